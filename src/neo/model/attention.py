@@ -1,0 +1,117 @@
+"""The native primitive's attention, and the ways to compute it.
+
+Queries and keys are [T | H | W], 2 * head_dim wide; values are head_dim wide. The three backends compute the same:
+
+- `eager`: scores, mask and softmax written out; the definition.
+- `sdpa` (the default): PyTorch's fused kernels. Over the mask's segments, which need no mask tensor at all, or over a
+  dense boolean mask where the segments are so short that calling the kernel for each would cost more.
+- `flex_attention`: FlexAttention over a block mask; compiled on a GPU.
+
+Fused kernels want values as wide as keys: `padded_sdpa` fills them with zeros, which is exact and was 1.5 to 3 times
+faster on CPU than the unfused path.
+
+Shapes: B batch, H query heads, K key heads, L tokens, D head_dim, E = 2 * head_dim.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention.flex_attention import flex_attention
+
+from neo.model.masks import AttentionMask, Segment
+
+MASK_ROWS = 256
+"""Queries per mask block where a run of words continues a prefix: bounds the mask to MASK_ROWS x L_k booleans."""
+SEGMENT_COST = 40_000
+"""What calling the kernel once costs, in query-key pairs; measured by benchmarks/attention.py."""
+
+
+def attend(
+    query_BHLE: Tensor, key_BKLE: Tensor, value_BKLD: Tensor, mask: AttentionMask, scale: float, backend: str
+) -> Tensor:
+    """Attention of the last L_q of L_k tokens: (B, L_q, H, D).
+
+    Raises:
+        ValueError: the backend is unknown.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown attn_implementation {backend!r}: choose one of {', '.join(BACKENDS)}")
+    return BACKENDS[backend](query_BHLE, key_BKLE, value_BKLD, mask, scale).transpose(1, 2)
+
+
+def eager(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask, scale: float) -> Tensor:
+    """The definition; softmax in float32."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scores = (query @ key.transpose(-1, -2)).float() * scale
+    if mask.dense is not None:
+        scores = scores.masked_fill(~mask.dense, float("-inf"))
+    return scores.softmax(-1).to(value.dtype) @ value
+
+
+def padded_sdpa(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """PyTorch's fused attention with values padded to the width of the keys, the padding sliced off again."""
+    width = value.shape[-1]
+    value = F.pad(value, (0, key.shape[-1] - width))
+    grouped = query.shape[1] != key.shape[1]
+    return F.scaled_dot_product_attention(
+        query, key, value, mask, is_causal=causal, scale=scale, enable_gqa=grouped
+    )[..., :width]
+
+
+def sdpa(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask, scale: float) -> Tensor:
+    """Fused attention over segments or over a dense mask, whichever is less work."""
+    if mask.prefers_segments(SEGMENT_COST):
+        return _sdpa_by_segments(query, key, value, mask, scale)
+    return padded_sdpa(query, key, value, scale, mask.dense)
+
+
+def _sdpa_by_segments(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask, scale: float) -> Tensor:
+    # Padding is in no segment: its rows stay zero.
+    out = query.new_zeros(*query.shape[:-1], value.shape[-1])
+    for row, segments in enumerate(mask.segments):
+        q, k, v = query[row : row + 1], key[row : row + 1], value[row : row + 1]
+        for segment in segments:
+            out[row : row + 1, :, segment.start - mask.query_start : segment.stop - mask.query_start] = _segment(
+                q[:, :, segment.start - mask.query_start : segment.stop - mask.query_start], k, v, segment, scale
+            )
+    return out
+
+
+def _segment(query: Tensor, key: Tensor, value: Tensor, segment: Segment, scale: float) -> Tensor:
+    first, start, stop = segment.first_key, segment.start, segment.stop
+    if not segment.causal or stop - start == 1:
+        return padded_sdpa(query, key[:, :, first:stop], value[:, :, first:stop], scale)
+    if start == first:
+        return padded_sdpa(query, key[:, :, first:stop], value[:, :, first:stop], scale, causal=True)
+    pieces = []
+    for begin in range(start, stop, MASK_ROWS):
+        end = min(begin + MASK_ROWS, stop)
+        causal = torch.ones(end - begin, end - first, dtype=torch.bool, device=query.device).tril(begin - first)
+        q = query[:, :, begin - start : end - start]
+        pieces.append(padded_sdpa(q, key[:, :, first:end], value[:, :, first:end], scale, causal))
+    return torch.cat(pieces, dim=2)
+
+
+@cache
+def _flex(device_type: str) -> Callable[..., Tensor]:
+    # Unfused on CPU, where it serves to check the block mask; compiled on a GPU, where it is fast.
+    return torch.compile(flex_attention) if device_type == "cuda" else flex_attention
+
+
+def flex(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask, scale: float) -> Tensor:
+    """FlexAttention over the block mask."""
+    attention = _flex(query.device.type)
+    return attention(query, key, value, block_mask=mask.block, scale=scale, enable_gqa=True)
+
+
+BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, AttentionMask, float], Tensor]] = {
+    "eager": eager,
+    "sdpa": sdpa,
+    "flex_attention": flex,
+}

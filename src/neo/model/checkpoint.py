@@ -1,0 +1,168 @@
+"""Published checkpoints, both ways: names of tensors, wholeness of folders, ids of picture tokens.
+
+Inside, the tree is `model.vision_model`, `model.language_model`, `lm_head`, which training and serving tools expect.
+On disk, the names are the published ones; transformers renames while loading and saving.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
+
+from neo.model.config import NeoConfig
+
+PUBLISHED_TO_OURS = (
+    (r"^language_model\.lm_head\.", "lm_head."),
+    (r"^language_model\.model\.", "model.language_model."),
+    (r"^vision_model\.embeddings\.", "model.vision_model."),
+)
+"""How the names of a published checkpoint become those of the module tree."""
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+IMAGE_TOKENS = {
+    "image_token_id": "<IMG_CONTEXT>",
+    "image_start_token_id": "<img>",
+    "image_end_token_id": "</img>",
+}
+"""Field of `NeoConfig` to the token whose id it holds."""
+
+
+def register_published_names() -> None:
+    """Tell transformers how to rename the tensors of a `neo_chat` checkpoint."""
+    renamings = [WeightRenaming(published, ours) for published, ours in PUBLISHED_TO_OURS]
+    register_checkpoint_conversion_mapping("neo_chat", renamings, overwrite=True)
+
+
+def our_name(published: str) -> str:
+    """The module tree's name for a tensor of a checkpoint, whichever of the two namings it uses."""
+    for pattern, ours in PUBLISHED_TO_OURS:
+        published, count = re.subn(pattern, ours, published)
+        if count:
+            return published
+    return published if published.startswith(("model.", "lm_head.")) else f"model.{published}"
+
+
+def published_name(ours: str) -> str:
+    """The published name of a tensor of the module tree."""
+    for prefix, published in (
+        ("lm_head.", "language_model.lm_head."),
+        ("model.language_model.", "language_model.model."),
+        ("model.vision_model.", "vision_model.embeddings."),
+    ):
+        if ours.startswith(prefix):
+            return published + ours.removeprefix(prefix)
+    return ours
+
+
+def check_folder(folder: Path, config: NeoConfig, head: bool = True, shapes: bool = True) -> None:
+    """Check that a folder holds every tensor of the model in its shape, reading headers only.
+
+    Args:
+        folder: a checkpoint folder.
+        config: its configuration.
+        head: whether the output head is needed.
+        shapes: whether shapes must fit.
+
+    Raises:
+        ValueError: a file or tensor is missing, unreadable or of the wrong shape; the message names it.
+    """
+    from neo.model.neo import NeoForConditionalGeneration
+
+    with torch.device("meta"):
+        wanted = NeoForConditionalGeneration(config).state_dict()
+    if not head or config.tie_word_embeddings:
+        del wanted["lm_head.weight"]
+    missing = dict(wanted)
+    for file, name, shape in _tensors(folder):
+        expected = missing.pop(our_name(name), None)
+        if expected is not None and shapes and list(expected.shape) != shape:
+            raise ValueError(
+                f"{file}: tensor {name} has shape {shape} but config.json asks for {list(expected.shape)}; "
+                "the weights and the configuration belong to different models"
+            )
+    if missing:
+        names = [published_name(name) for name in missing]
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise ValueError(
+            f"{folder}: the weights lack tensor {names[0]}{more}, which config.json asks for; "
+            "download the checkpoint again or mend its config.json"
+        )
+
+
+def _tensors(folder: Path) -> Iterator[tuple[Path, str, list[int]]]:
+    """File, name and shape of every tensor of a checkpoint folder."""
+    for file in _weight_files(folder):
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - not a dict
+                    yield file, name, tensors.get_slice(name).get_shape()
+        except SafetensorError as error:
+            raise ValueError(f"{file}: not a whole safetensors file ({error}); download it again") from error
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        shards = json.loads((folder / INDEX).read_text())["weight_map"]
+        for name, shard in shards.items():
+            if not (folder / shard).is_file():
+                raise ValueError(f"{folder / shard}: this shard is missing; {INDEX} says it holds {name}")
+        return [folder / shard for shard in sorted(set(shards.values()))]
+    pickles = sorted(path.name for path in folder.glob("*.bin")) + sorted(path.name for path in folder.glob("*.pt*"))
+    if pickles:
+        raise ValueError(
+            f"{folder / pickles[0]}: weights in pickle form are not loaded because they can run code; "
+            f"convert them to {WEIGHTS}"
+        )
+    raise ValueError(f"{folder}: no weights here; expected {WEIGHTS} or {INDEX}")
+
+
+def prepare_loading(name_or_path: Any, kwargs: dict[str, Any], head: bool) -> dict[str, Any]:
+    """Check a local folder before transformers loads it, and keep transformers to safetensors.
+
+    Args:
+        name_or_path: what `from_pretrained` was given.
+        kwargs: the keyword arguments it was given.
+        head: whether the model to load has an output head.
+
+    Returns:
+        The keyword arguments to load with.
+    """
+    kwargs = {"use_safetensors": True, **kwargs}
+    if name_or_path is None or kwargs.get("state_dict") is not None:
+        return kwargs
+    folder = Path(name_or_path, kwargs.get("subfolder") or "")
+    if not folder.is_dir():
+        return kwargs
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: no config.json here, so this is not a checkpoint folder")
+    config = kwargs.get("config")
+    if not isinstance(config, NeoConfig):
+        config = NeoConfig.from_pretrained(folder)
+    check_folder(folder, config, head, shapes=not kwargs.get("ignore_mismatched_sizes"))
+    return kwargs
+
+
+def adopt_token_ids(config: NeoConfig, folder: Any) -> None:
+    """Take the ids of the picture tokens from a folder's tokenizer, where the configuration has only the defaults."""
+    ids = _added_token_ids(Path(str(folder)))
+    for field, token in IMAGE_TOKENS.items():
+        if token in ids and getattr(config, field) == getattr(NeoConfig, field):
+            setattr(config, field, ids[token])
+
+
+def _added_token_ids(folder: Path) -> dict[str, int]:
+    if (folder / "tokenizer.json").is_file():
+        added = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")).get("added_tokens", [])
+        return {token["content"]: token["id"] for token in added}
+    if (folder / "added_tokens.json").is_file():
+        return json.loads((folder / "added_tokens.json").read_text(encoding="utf-8"))
+    return {}

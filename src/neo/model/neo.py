@@ -1,0 +1,432 @@
+"""NEO: one decoder that sees pixels and words alike. The file to read first.
+
+Notable features:
+- no vision encoder: two small convolutions turn 32 x 32 pixels into one token (`patch_embedding.py`);
+- every head has three parts, T for order in time, H and W for rows and columns of a picture, each with its own
+  projection, norm and rotary base (`positions.py`, `rope.py`);
+- attention is bidirectional inside a picture and causal elsewhere (`masks.py`, `attention.py`);
+- the first `pre_buffer_layers` layers, the pre-Buffer, are new and learn to see while the language model behind them
+  stays frozen; afterwards all layers are one model.
+
+Otherwise it is Qwen3: pre-norm, RMSNorm, grouped queries, SwiGLU, no biases.
+
+Shapes: B batch, L tokens, H heads, D head_dim, C hidden size, V vocabulary.
+"""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils import can_return_tuple
+
+from neo.model import checkpoint
+from neo.model.attention import BACKENDS, attend
+from neo.model.config import NeoConfig, NeoTextConfig
+from neo.model.loss import next_token_loss
+from neo.model.masks import AttentionMask
+from neo.model.patch_embedding import PatchEmbedding
+from neo.model.positions import PADDING, TEXT, number_images, thw_positions
+from neo.model.rope import Rotary, native_rotary, rotate_halves
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight over the last dimension, in float32."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class NativeAttention(nn.Module):
+    """The native primitive: T, H and W side by side in every query and key."""
+
+    def __init__(self, config: NeoTextConfig, layer_index: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_index = layer_index
+        self.head_dim = D = config.head_dim
+        C, heads, kv_heads = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
+        self.q_proj = nn.Linear(C, heads * D, bias=False)
+        self.k_proj = nn.Linear(C, kv_heads * D, bias=False)
+        self.v_proj = nn.Linear(C, kv_heads * D, bias=False)
+        self.q_proj_hw = nn.Linear(C, heads * D, bias=False)  # per head: first half H, second half W
+        self.k_proj_hw = nn.Linear(C, kv_heads * D, bias=False)
+        self.o_proj = nn.Linear(heads * D, C, bias=False)
+        eps = config.rms_norm_eps
+        self.q_norm, self.k_norm = RMSNorm(D, eps), RMSNorm(D, eps)
+        self.q_norm_h, self.k_norm_h = RMSNorm(D // 2, eps), RMSNorm(D // 2, eps)
+        self.q_norm_w, self.k_norm_w = RMSNorm(D // 2, eps), RMSNorm(D // 2, eps)
+
+    def forward(self, x_BLC: Tensor, rotary: Rotary, mask: AttentionMask, cache: Cache | None) -> Tensor:
+        query = self._native(self.q_proj, self.q_proj_hw, (self.q_norm, self.q_norm_h, self.q_norm_w), x_BLC, rotary)
+        key = self._native(self.k_proj, self.k_proj_hw, (self.k_norm, self.k_norm_h, self.k_norm_w), x_BLC, rotary)
+        value = self.v_proj(x_BLC).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_index)
+            key, value = key[:, :, : mask.key_length], value[:, :, : mask.key_length]  # a static cache is longer
+        scale = self.head_dim**-0.5  # of T's width alone, as in the published model
+        out_BLHD = attend(query, key, value, mask, scale, self.config._attn_implementation or "sdpa")
+        return self.o_proj(out_BLHD.flatten(-2))
+
+    def _native(
+        self, project: nn.Linear, project_hw: nn.Linear, norms: tuple[nn.Module, ...], x_BLC: Tensor, rotary: Rotary
+    ) -> Tensor:
+        """Project, normalise and rotate each part, then join them: (B, heads, L, 2 * head_dim)."""
+        t = project(x_BLC).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        h, w = project_hw(x_BLC).unflatten(-1, (-1, self.head_dim)).transpose(1, 2).chunk(2, dim=-1)
+        parts = zip((t, h, w), norms, rotary, strict=True)
+        return torch.cat([half for part, norm, turn in parts for half in rotate_halves(norm(part), *turn)], dim=-1)
+
+
+class SwiGLU(nn.Module):
+    """Gated MLP of Qwen3."""
+
+    def __init__(self, config: NeoTextConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, x_BLC: Tensor) -> Tensor:
+        return self.down_proj(self.activation(self.gate_proj(x_BLC)) * self.up_proj(x_BLC))
+
+
+class NeoLayer(GradientCheckpointingLayer):
+    """One native primitive: attention and MLP, each normalised before and added back."""
+
+    def __init__(self, config: NeoTextConfig, layer_index: int) -> None:
+        super().__init__()
+        self.self_attn = NativeAttention(config, layer_index)
+        self.mlp = SwiGLU(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, x_BLC: Tensor, rotary: Rotary, mask: AttentionMask, cache: Cache | None) -> Tensor:
+        x_BLC = x_BLC + self.self_attn(self.input_layernorm(x_BLC), rotary, mask, cache)
+        return x_BLC + self.mlp(self.post_attention_layernorm(x_BLC))
+
+
+class NeoPreTrainedModel(PreTrainedModel):
+    """What the three model classes share: initialisation, capabilities, loading and saving."""
+
+    config_class = NeoConfig
+    config: Any
+    base_model_prefix = "model"
+    input_modalities = ("image", "text")
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["NeoLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_flash_attn = False  # its interface has no room for the bidirectional pictures
+    _can_record_outputs = {"hidden_states": NeoLayer}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d):
+            nn.init.normal_(module.weight, std=self.config.get_text_config().initializer_range)
+        if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, RMSNorm):
+            nn.init.ones_(module.weight)
+
+    def set_attn_implementation(self, attn_implementation: str, **kwargs: Any) -> None:
+        """Choose how attention is computed: `eager`, `sdpa` or `flex_attention`."""
+        if attn_implementation not in BACKENDS:
+            raise ValueError(f"unknown attn_implementation {attn_implementation!r}: choose one of {', '.join(BACKENDS)}")
+        self.config._attn_implementation = attn_implementation
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a checkpoint in the published layout from a folder or a hub id; safetensors only.
+
+        As transformers' `from_pretrained`, with a folder checked first: missing files, and tensors that are missing
+        or of the wrong shape, are an error that names them rather than a warning and random weights. Token ids of
+        pictures are taken from the folder's tokenizer unless given.
+
+        Raises:
+            ValueError: the folder does not hold a whole NEO checkpoint.
+        """
+        head = issubclass(cls, NeoForConditionalGeneration)
+        kwargs = checkpoint.prepare_loading(pretrained_model_name_or_path, kwargs, head)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if kwargs.get("output_loading_info") else loaded
+        checkpoint.adopt_token_ids(model.config, pretrained_model_name_or_path)
+        return loaded
+
+
+class NeoTextModel(NeoPreTrainedModel):
+    """Embedding, layers and final norm; the pre-Buffer is the first `config.pre_buffer_layers` layers."""
+
+    config_class = NeoTextConfig
+
+    def __init__(self, config: NeoTextConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList([NeoLayer(config, i) for i in range(config.num_hidden_layers)])
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_init()
+
+    def forward(
+        self, inputs_embeds: Tensor, positions_3BL: Tensor, mask: AttentionMask, cache: Cache | None = None
+    ) -> Tensor:
+        """(B, L, C) embeddings to (B, L, C) normalised hidden states."""
+        config, x_BLC = self.config, inputs_embeds
+        rotary = native_rotary(positions_3BL, config.head_dim, config.rope_theta, config.rope_theta_hw, x_BLC.dtype)
+        for layer in self.layers:
+            x_BLC = layer(x_BLC, rotary, mask, cache)
+        return self.norm(x_BLC)
+
+
+class NeoModel(NeoPreTrainedModel):
+    """Pictures and words to hidden states."""
+
+    _keys_to_ignore_on_load_unexpected = [r"lm_head"]
+
+    def __init__(self, config: NeoConfig) -> None:
+        super().__init__(config)
+        self.vision_model = PatchEmbedding(config.vision_config)  # type: ignore[arg-type]
+        self.language_model = NeoTextModel._from_config(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.embed_tokens = value
+
+    def token_grid(self, image_grid_hw: Tensor) -> Tensor:
+        """Rows and columns of each picture in tokens, from those in patches: (images, 2)."""
+        return image_grid_hw // self.vision_model.merge
+
+    def get_image_features(self, pixel_values: Tensor, image_grid_hw: Tensor) -> Tensor:
+        """One vector per image token, all pictures one after the other: (tokens, C)."""
+        return self.vision_model(pixel_values, image_grid_hw)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_grid_hw: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """See `NeoForConditionalGeneration.forward`."""
+        grid = _grid_hw(image_grid_hw, image_grid_thw)
+        if input_ids is None:
+            raise ValueError("input_ids are needed (also beside inputs_embeds): they tell where the pictures stand")
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config.get_text_config())
+        past = int(past_key_values.get_seq_length()) if past_key_values is not None else 0
+
+        token_grid = self.token_grid(grid) if pixel_values is not None else grid[:0]
+        if past and pixel_values is None:
+            image_ids = torch.full_like(input_ids, TEXT)  # even an <IMG_CONTEXT> that the model itself wrote is a word
+        else:
+            image_ids = number_images(input_ids, token_grid.prod(-1), self.config.image_token_id)
+        if inputs_embeds is None:
+            inputs_embeds = cast(Tensor, self.get_input_embeddings()(input_ids))
+        if pixel_values is not None and token_grid.numel():
+            features = self.get_image_features(pixel_values, grid).to(inputs_embeds.dtype)
+            inputs_embeds = inputs_embeds.masked_scatter((image_ids != TEXT).unsqueeze(-1), features)
+
+        documents = _document_ids(input_ids, attention_mask, document_ids, past)
+        if position_ids is None:
+            if past:
+                raise ValueError(
+                    "position_ids are needed when continuing a cache: a picture takes one step of t, so the cache's "
+                    "length does not tell the next position; take them from get_positions on the whole sequence"
+                )
+            position_ids = thw_positions(image_ids, token_grid, documents)
+        mask = AttentionMask(documents, F.pad(image_ids, (past, 0), value=TEXT), query_start=past)
+        hidden = self.language_model(inputs_embeds, position_ids, mask, past_key_values)
+        return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values if use_cache else None)
+
+
+class NeoForConditionalGeneration(NeoPreTrainedModel, GenerationMixin):
+    """NEO with its language-model head: pictures and words in, next words out."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: NeoConfig) -> None:
+        super().__init__(config)
+        text = cast(NeoTextConfig, config.text_config)
+        self.model = NeoModel(config)
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.set_input_embeddings(value)
+
+    def get_positions(
+        self,
+        input_ids: Tensor,
+        image_grid_hw: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        document_ids: Tensor | None = None,
+    ) -> Tensor:
+        """(3, B, L) positions (t, h, w) of a whole sequence; grids in patches, as from the processor."""
+        token_grid = self.model.token_grid(_grid_hw(image_grid_hw, None))
+        image_ids = number_images(input_ids, token_grid.prod(-1), self.config.image_token_id)
+        return thw_positions(image_ids, token_grid, _document_ids(input_ids, attention_mask, document_ids, 0))
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_grid_hw: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        loss_weights: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Predict the next token at every place.
+
+        Args:
+            input_ids: (B, L) token ids, one `<IMG_CONTEXT>` per image token.
+            attention_mask: (B, L), with a cache (B, cached + L): 0 marks padding.
+            position_ids: (3, B, L) t, h, w; computed from ids and grids unless given.
+            past_key_values: cache of earlier tokens; the next ones then need `position_ids`.
+            inputs_embeds: (B, L, C) in place of the word embeddings.
+            pixel_values: (patches of all pictures, 768).
+            image_grid_hw: (pictures, 2) rows and columns in patches, pictures in the order of their tokens.
+            image_grid_thw: the same as (pictures, 3) with a leading 1, the name other models use.
+            document_ids: (B, L) for packed rows: which document a token belongs to, -1 for none.
+            labels: (B, L) token ids aligned with `input_ids`, -100 for no loss; the shift happens inside.
+            loss_weights: (B, L) weight of each label.
+            use_cache: return the cache; by default outside training.
+            logits_to_keep: compute logits of the last so many places only; 0 means all.
+
+        Returns:
+            `loss` (with labels), `logits` (B, L, V), `past_key_values`.
+
+        Raises:
+            ValueError: image tokens and picture grids do not match, or positions are missing beside a cache.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            pixel_values=pixel_values,
+            image_grid_hw=image_grid_hw,
+            image_grid_thw=image_grid_thw,
+            document_ids=document_ids,
+            use_cache=use_cache if use_cache is not None else not self.training and labels is None,
+        )
+        logits = self.lm_head(outputs.last_hidden_state[:, -logits_to_keep:])
+        loss = None
+        if labels is not None:
+            loss = next_token_loss(logits, labels, loss_weights, kwargs.get("num_items_in_batch"))
+        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=outputs.past_key_values)
+
+    # --- what transformers' generate() asks for: three rows of positions instead of one ---
+
+    def _prepare_position_ids_for_generation(self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]) -> Tensor:
+        ids = model_kwargs.get("input_ids", inputs_tensor)
+        grid = _grid_hw(model_kwargs.get("image_grid_hw"), model_kwargs.get("image_grid_thw"))
+        return self.get_positions(ids, grid, model_kwargs.get("attention_mask"))
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        past = input_ids.shape[1] - inputs["input_ids"].shape[1]
+        if past and not kwargs.get("is_first_iteration"):
+            # generate() moves all three rows on by one per new token, but words stay at h = w = 0.
+            inputs["position_ids"][1:] = 0
+        elif past and inputs.get("pixel_values") is not None:
+            grid = _grid_hw(inputs.get("image_grid_hw"), inputs.pop("image_grid_thw", None))
+            inputs |= self._pictures_after(past, input_ids, inputs["pixel_values"], grid)
+        return inputs
+
+    def _pictures_after(self, past: int, input_ids: Tensor, pixel_values: Tensor, grid: Tensor) -> dict[str, Any]:
+        """The pictures that a cache of `past` tokens does not hold yet."""
+        image_ids = number_images(input_ids, self.model.token_grid(grid).prod(-1), self.config.image_token_id)[:, past:]
+        new = image_ids[image_ids != TEXT].unique().tolist()
+        if not new:
+            return {"pixel_values": None, "image_grid_hw": None}
+        patches = pixel_values.split(grid.prod(-1).tolist())
+        return {"pixel_values": torch.cat([patches[image] for image in new]), "image_grid_hw": grid[new]}
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **kwargs: Any
+    ) -> tuple[Tensor, dict[str, Any]]:
+        grid = _grid_hw(kwargs.get("image_grid_hw"), kwargs.get("image_grid_thw"))
+        pixels = kwargs.get("pixel_values")
+        if expand_size > 1 and pixels is not None and input_ids is not None:
+            # Pictures are not rows of a batch: repeat each row's pictures after each other.
+            rows = [row for row in self._pictures_by_row(input_ids, grid) for _ in range(expand_size)]
+            patches = pixels.split(grid.prod(-1).tolist())
+            order = [image for row in rows for image in row]
+            for name in ("pixel_values", "image_grid_hw", "image_grid_thw"):
+                kwargs.pop(name, None)
+            input_ids, kwargs = super()._expand_inputs_for_generation(
+                expand_size, is_encoder_decoder, input_ids, **kwargs
+            )
+            return input_ids, kwargs | {
+                "pixel_values": torch.cat([patches[image] for image in order]),
+                "image_grid_hw": grid[order],
+            }
+        return super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **kwargs)
+
+    def _pictures_by_row(self, input_ids: Tensor, grid: Tensor) -> list[list[int]]:
+        tokens = self.model.token_grid(grid).prod(-1)
+        image_ids = number_images(input_ids, tokens, self.config.image_token_id)
+        return [sorted(set(row[row != TEXT].tolist())) for row in image_ids]
+
+    @staticmethod
+    def create_masks_for_generate(attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+        """A static cache needs no other mask than padding: the model makes the rest from ids."""
+        return attention_mask
+
+
+def _grid_hw(image_grid_hw: Tensor | None, image_grid_thw: Tensor | None) -> Tensor:
+    """The (images, 2) grid from either name; no pictures where both are None."""
+    if image_grid_hw is None and image_grid_thw is not None:
+        image_grid_hw = image_grid_thw[:, 1:]
+    return torch.zeros(0, 2, dtype=torch.long) if image_grid_hw is None else image_grid_hw
+
+
+def _document_ids(
+    input_ids: Tensor, attention_mask: Tensor | None, document_ids: Tensor | None, past: int
+) -> Tensor:
+    """(B, past + L): the document of every key, `PADDING` where the attention mask is 0."""
+    if document_ids is None:
+        document_ids = input_ids.new_zeros(input_ids.shape[0], past + input_ids.shape[1])
+    if attention_mask is not None:
+        document_ids = document_ids.masked_fill(attention_mask == 0, PADDING)
+    return document_ids
+
+
+checkpoint.register_published_names()
