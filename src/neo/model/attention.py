@@ -105,7 +105,13 @@ def _flex(device_type: str) -> Callable[..., Tensor]:
 
 
 def flex(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask, scale: float) -> Tensor:
-    """FlexAttention over the block mask."""
+    """FlexAttention over the block mask.
+
+    Raises:
+        ValueError: gradients are wanted on CPU, where PyTorch has no backward for it.
+    """
+    if query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
+        raise ValueError("attn_implementation 'flex_attention' cannot train on CPU: use 'sdpa' there")
     attention = _flex(query.device.type)
     return attention(query, key, value, block_mask=mask.block, scale=scale, enable_gqa=True)
 

@@ -98,7 +98,7 @@ def check_folder(folder: Path, config: NeoConfig, head: bool = True, shapes: boo
 
 def _tensors(folder: Path) -> Iterator[tuple[Path, str, list[int]]]:
     """File, name and shape of every tensor of a checkpoint folder."""
-    for file in _weight_files(folder):
+    for file in weight_files(folder):
         try:
             with safe_open(file, framework="pt") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 - not a dict
@@ -107,7 +107,7 @@ def _tensors(folder: Path) -> Iterator[tuple[Path, str, list[int]]]:
             raise ValueError(f"{file}: not a whole safetensors file ({error}); download it again") from error
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
