@@ -1,0 +1,228 @@
+"""Whatever a person calls a picture, to an upright RGB picture; every refusal is one sentence with the picture's name.
+
+The arithmetic that turns the RGB picture into model input is in `image.py`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import logging
+import os
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+logger = logging.getLogger(__name__)
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""File formats that are opened, recognised by content and never by file name."""
+
+MAX_SOURCE_PIXELS = 178_956_970
+"""Most pixels a picture may have before it is decoded (13 377 x 13 377): 512 MiB as RGB, and Pillow's own limit."""
+
+MAX_ASPECT_RATIO = 200
+"""Longest side over shortest side above which a picture is refused, as in the published model."""
+
+# What Pillow's decoders were seen to raise on damaged files (a fuzz test flips and cuts bytes in every format).
+_DECODE_ERRORS = (
+    OSError,  # includes UnidentifiedImageError and "image file is truncated"
+    ValueError,
+    SyntaxError,
+    EOFError,
+    OverflowError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def load_image(
+    source: Any, name: str | None = None, exif: bool = True, max_source_pixels: int = MAX_SOURCE_PIXELS
+) -> Image.Image:
+    """Open any picture as an 8-bit RGB Pillow image.
+
+    Args:
+        source: a path, a PIL image of any mode, the bytes of a file, a binary file object, a `data:image/...;base64,`
+            address, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8 [0, 255], uint16 [0, 65535],
+            bool, or float [0, 1]. Of an animated picture the first frame is taken.
+        name: what error messages call the picture; by default its path or a description.
+        exif: turn the picture upright as its EXIF orientation asks.
+        max_source_pixels: most pixels (width times height), checked on the file's header before anything is decoded.
+
+    16-bit pictures are scaled by 255 / 65535. Modes I and F carry no range: the smallest of 255 and 65535 (for F also
+    1) that holds all the values counts as white, and values outside all of them are stretched from lowest to highest.
+
+    Raises:
+        ValueError: missing, empty, truncated or non-picture file, a format outside `FORMATS`, a decompression bomb,
+            a zero-sided picture, sides above 200 : 1, array of another shape or type. The sentence names the picture.
+    """
+    if isinstance(source, Image.Image):
+        name = name or getattr(source, "filename", "") or f"PIL image {source.width}x{source.height}"
+        return _decode(source, name, exif, max_source_pixels)
+    if isinstance(source, np.ndarray):
+        name = name or "array of shape " + "x".join(map(str, source.shape))
+        return _decode(_from_array(source, name), name, exif, max_source_pixels)
+    data, name = _read(source, name)
+    if not data:
+        raise ValueError(f"{name}: the picture file is empty.")
+    try:
+        with warnings.catch_warnings():  # we have a limit of our own, with an error
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        raise ValueError(f"{name}: not a picture file that can be read ({', '.join(FORMATS)}).") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name}: too many pixels, possibly a decompression bomb ({error}).") from error
+    except _DECODE_ERRORS as error:
+        raise ValueError(f"{name}: the picture file is damaged ({error}).") from error
+    return _decode(image, name, exif, max_source_pixels)
+
+
+def _read(source: Any, name: str | None) -> tuple[bytes, str]:
+    """The bytes of a path, data address, bytes or file object, and the name to use for them."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source), name or f"picture of {len(source)} bytes"
+    if isinstance(source, str) and source.startswith("data:"):
+        name = name or "picture in a data: address"
+        head, _, body = source.partition(",")
+        if not head.endswith(";base64"):
+            raise ValueError(f"{name}: only base64 data: addresses are read.")
+        try:
+            return base64.b64decode(body, validate=True), name
+        except binascii.Error as error:
+            raise ValueError(f"{name}: the base64 text is damaged ({error}).") from error
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        raise ValueError(
+            f"{name or source}: a web address is not fetched here; download the picture and give its path."
+        )
+    if isinstance(source, str | os.PathLike):
+        name = name or os.fspath(source)
+        try:
+            return Path(source).expanduser().read_bytes(), name
+        except (OSError, ValueError) as error:  # ValueError: a null character in the path
+            raise ValueError(
+                f"{name}: cannot read the picture file ({getattr(error, 'strerror', error)})."
+            ) from error
+    if hasattr(source, "read"):
+        name = name or str(getattr(source, "name", "picture from a file object"))
+        data = source.read()
+        if not isinstance(data, bytes):
+            raise ValueError(f"{name}: the file object is opened as text; open it in binary mode.")
+        return data, name
+    raise ValueError(
+        f"{name or 'picture'}: cannot make a picture of a {type(source).__name__}; "
+        "give a path, a PIL image, bytes, a file object or an array."
+    )
+
+
+def _decode(image: Image.Image, name: str, exif: bool, max_source_pixels: int) -> Image.Image:
+    """Check the sizes (before any decoding), decode, turn upright, convert to RGB."""
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ValueError(f"{name}: the picture is {width} x {height} pixels; both sides must be at least 1.")
+    if width * height > max_source_pixels:
+        raise ValueError(
+            f"{name}: the picture has {width} x {height} = {width * height} pixels, possibly a decompression bomb; "
+            f"at most {max_source_pixels} are opened."
+        )
+    check_aspect_ratio(height, width, name)
+    try:
+        image.load()
+        if exif:
+            image = ImageOps.exif_transpose(image)
+        return to_rgb(image)
+    except _NotFinite as error:
+        raise ValueError(f"{name}: {error}") from None
+    except _DECODE_ERRORS as error:
+        raise ValueError(f"{name}: the picture file is truncated or damaged ({error}).") from error
+
+
+def check_aspect_ratio(height: int, width: int, name: str = "picture") -> None:
+    """Raise ValueError where the longer side is more than `MAX_ASPECT_RATIO` times the shorter one."""
+    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        raise ValueError(
+            f"{name}: the picture is {width} x {height} pixels; its sides may differ {MAX_ASPECT_RATIO} times at the most."
+        )
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any Pillow mode to RGB as the published model does.
+
+    A picture with alpha in which some pixel is fully transparent is pasted on white; any other alpha is dropped.
+    """
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_to_8_bit(image)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        alpha = rgba.getchannel("A")
+        if alpha.getextrema()[0] == 0:
+            white = Image.new("RGB", image.size, (255, 255, 255))
+            white.paste(rgba, mask=alpha)
+            return white
+        return rgba.convert("RGB")
+    return image.convert("RGB")
+
+
+class _NotFinite(ValueError):
+    """A float picture holds a value that is no number."""
+
+
+def _to_8_bit(image: Image.Image) -> np.ndarray:
+    """Modes I;16 (and its byte orders), I and F to uint8 (H, W); the ranges are those of `load_image`."""
+    if image.mode.startswith("I;"):
+        return _scale(np.asarray(image, dtype=np.float64), 0.0, 65535.0)
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise _NotFinite("the picture holds values that are not finite numbers.")
+    low, high = float(values.min()), float(values.max())
+    for white in (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0):
+        if low >= 0 and high <= white:
+            return _scale(values, 0.0, white)
+    return _scale(values, low, high)
+
+
+def _scale(values: np.ndarray, black: float, white: float) -> np.ndarray:
+    return np.rint((values - black) * (255.0 / max(white - black, 1e-12))).astype(np.uint8)
+
+
+def _from_array(array: np.ndarray, name: str) -> Image.Image:
+    """An array as described in `load_image` to a PIL image of mode L, RGB or RGBA."""
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        shape = tuple(array.shape)
+        raise ValueError(f"{name}: an array picture must be (H, W), (H, W, 3) or (H, W, 4), not {shape}.")
+    if 0 in array.shape:
+        raise ValueError(
+            f"{name}: the picture is {array.shape[1]} x {array.shape[0]} pixels; both sides must be at least 1."
+        )
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8) * 255
+    elif array.dtype == np.uint16:
+        array = _scale(array.astype(np.float64), 0.0, 65535.0)
+    elif np.issubdtype(array.dtype, np.floating):
+        low, high = float(array.min()), float(array.max())
+        if not (low >= 0.0 and high <= 1.0):  # also true of NaN
+            raise ValueError(
+                f"{name}: a float array picture must lie in [0, 1], this one spans [{low:g}, {high:g}]; "
+                "give uint8 for values up to 255."
+            )
+        array = _scale(array.astype(np.float64), 0.0, 1.0)
+    elif array.dtype != np.uint8:
+        raise ValueError(f"{name}: an array picture must be uint8, uint16, bool or float, not {array.dtype}.")
+    return Image.fromarray(np.ascontiguousarray(array))
