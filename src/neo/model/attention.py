@@ -14,72 +14,76 @@ Shapes: B batch, H query heads, K key heads, L tokens, D head_dim, E = 2 * head_
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from neo.model.masks import AttentionMask, Segment
 
+BACKENDS = ("eager", "sdpa", "flex_attention")
+"""What `attn_implementation` may be."""
 MASK_ROWS = 256
 """Queries per mask block where a run of words continues a prefix: bounds the mask to MASK_ROWS x L_k booleans."""
 SEGMENT_COST = 40_000
 """What calling the kernel once costs, in query-key pairs; measured by benchmarks/attention.py."""
 
 
-def attend(
-    query_BHLE: Tensor, key_BKLE: Tensor, value_BKLD: Tensor, mask: AttentionMask, scale: float, backend: str
-) -> Tensor:
-    """Attention of the last L_q of L_k tokens: (B, L_q, H, D).
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(B, H, L_q, E) queries, (B, K, L_k, E) keys and (B, K, L_k, D) values to (B, H, L_q, D)."""
+
+
+def attention_over(mask: AttentionMask, scale: float, backend: str) -> Attend:
+    """The attention of one forward: mask, scale and backend are settled here, once for all layers.
 
     Raises:
         ValueError: the backend is unknown.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown attn_implementation {backend!r}: choose one of {', '.join(BACKENDS)}")
-    return BACKENDS[backend](query_BHLE, key_BKLE, value_BKLD, mask, scale).transpose(1, 2)
+    if backend == "eager":
+        return partial(eager, visible=mask.dense, scale=scale)
+    if backend == "sdpa":
+        if mask.prefers_segments(SEGMENT_COST):
+            return partial(sdpa_by_segments, rows=mask.segments, query_start=mask.query_start, scale=scale)
+        return partial(padded_sdpa, visible=mask.dense, scale=scale)
+    if backend == "flex_attention":
+        return partial(flex, block_mask=mask.block, scale=scale)
+    raise ValueError(f"unknown attn_implementation {backend!r}: choose one of {', '.join(BACKENDS)}")
 
 
-def eager(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask, scale: float) -> Tensor:
+def eager(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, scale: float) -> Tensor:
     """The definition; softmax in float32."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = (query @ key.transpose(-1, -2)).float() * scale
-    if mask.dense is not None:
-        scores = scores.masked_fill(~mask.dense, float("-inf"))
+    if visible is not None:
+        scores = scores.masked_fill(~visible, float("-inf"))
     return scores.softmax(-1).to(value.dtype) @ value
 
 
 def padded_sdpa(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None, causal: bool = False
+    query: Tensor, key: Tensor, value: Tensor, scale: float, visible: Tensor | None = None, causal: bool = False
 ) -> Tensor:
     """PyTorch's fused attention with values padded to the width of the keys, the padding sliced off again."""
     width = value.shape[-1]
     value = F.pad(value, (0, key.shape[-1] - width))
     grouped = query.shape[1] != key.shape[1]
-    return F.scaled_dot_product_attention(
-        query, key, value, mask, is_causal=causal, scale=scale, enable_gqa=grouped
-    )[..., :width]
+    out = F.scaled_dot_product_attention(query, key, value, visible, is_causal=causal, scale=scale, enable_gqa=grouped)
+    return out[..., :width]
 
 
-def sdpa(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask, scale: float) -> Tensor:
-    """Fused attention over segments or over a dense mask, whichever is less work."""
-    if mask.prefers_segments(SEGMENT_COST):
-        return _sdpa_by_segments(query, key, value, mask, scale)
-    return padded_sdpa(query, key, value, scale, mask.dense)
-
-
-def _sdpa_by_segments(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask, scale: float) -> Tensor:
+def sdpa_by_segments(
+    query: Tensor, key: Tensor, value: Tensor, rows: list[list[Segment]], query_start: int, scale: float
+) -> Tensor:
+    """Fused attention run by run, with no mask: see `AttentionMask.segments`."""
     # Padding is in no segment: its rows stay zero.
     out = query.new_zeros(*query.shape[:-1], value.shape[-1])
-    for row, segments in enumerate(mask.segments):
+    for row, segments in enumerate(rows):
         q, k, v = query[row : row + 1], key[row : row + 1], value[row : row + 1]
         for segment in segments:
-            out[row : row + 1, :, segment.start - mask.query_start : segment.stop - mask.query_start] = _segment(
-                q[:, :, segment.start - mask.query_start : segment.stop - mask.query_start], k, v, segment, scale
-            )
+            queries = slice(segment.start - query_start, segment.stop - query_start)
+            out[row : row + 1, :, queries] = _segment(q[:, :, queries], k, v, segment, scale)
     return out
 
 
@@ -104,7 +108,7 @@ def _flex(device_type: str) -> Callable[..., Tensor]:
     return torch.compile(flex_attention) if device_type == "cuda" else flex_attention
 
 
-def flex(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask, scale: float) -> Tensor:
+def flex(query: Tensor, key: Tensor, value: Tensor, block_mask: BlockMask, scale: float) -> Tensor:
     """FlexAttention over the block mask.
 
     Raises:
@@ -113,11 +117,4 @@ def flex(query: Tensor, key: Tensor, value: Tensor, mask: AttentionMask, scale: 
     if query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
         raise ValueError("attn_implementation 'flex_attention' cannot train on CPU: use 'sdpa' there")
     attention = _flex(query.device.type)
-    return attention(query, key, value, block_mask=mask.block, scale=scale, enable_gqa=True)
-
-
-BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, AttentionMask, float], Tensor]] = {
-    "eager": eager,
-    "sdpa": sdpa,
-    "flex_attention": flex,
-}
+    return attention(query, key, value, block_mask=block_mask, scale=scale, enable_gqa=True)

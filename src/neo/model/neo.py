@@ -25,7 +25,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.utils import can_return_tuple
 
 from neo.model import checkpoint
-from neo.model.attention import BACKENDS, attend
+from neo.model.attention import BACKENDS, Attend, attention_over
 from neo.model.config import NeoConfig, NeoTextConfig
 from neo.model.loss import next_token_loss
 from neo.model.masks import AttentionMask
@@ -66,16 +66,13 @@ class NativeAttention(nn.Module):
         self.q_norm_h, self.k_norm_h = RMSNorm(D // 2, eps), RMSNorm(D // 2, eps)
         self.q_norm_w, self.k_norm_w = RMSNorm(D // 2, eps), RMSNorm(D // 2, eps)
 
-    def forward(self, x_BLC: Tensor, rotary: Rotary, mask: AttentionMask, cache: Cache | None) -> Tensor:
+    def forward(self, x_BLC: Tensor, rotary: Rotary, attend: Attend, cache: Cache | None) -> Tensor:
         query = self._native(self.q_proj, self.q_proj_hw, (self.q_norm, self.q_norm_h, self.q_norm_w), x_BLC, rotary)
         key = self._native(self.k_proj, self.k_proj_hw, (self.k_norm, self.k_norm_h, self.k_norm_w), x_BLC, rotary)
         value = self.v_proj(x_BLC).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_index)
-            key, value = key[:, :, : mask.key_length], value[:, :, : mask.key_length]  # a static cache is longer
-        scale = self.head_dim**-0.5  # of T's width alone, as in the published model
-        out_BLHD = attend(query, key, value, mask, scale, self.config._attn_implementation or "sdpa")
-        return self.o_proj(out_BLHD.flatten(-2))
+        return self.o_proj(attend(query, key, value).transpose(1, 2).flatten(-2))
 
     def _native(
         self, project: nn.Linear, project_hw: nn.Linear, norms: tuple[nn.Module, ...], x_BLC: Tensor, rotary: Rotary
@@ -111,8 +108,8 @@ class NeoLayer(GradientCheckpointingLayer):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x_BLC: Tensor, rotary: Rotary, mask: AttentionMask, cache: Cache | None) -> Tensor:
-        x_BLC = x_BLC + self.self_attn(self.input_layernorm(x_BLC), rotary, mask, cache)
+    def forward(self, x_BLC: Tensor, rotary: Rotary, attend: Attend, cache: Cache | None) -> Tensor:
+        x_BLC = x_BLC + self.self_attn(self.input_layernorm(x_BLC), rotary, attend, cache)
         return x_BLC + self.mlp(self.post_attention_layernorm(x_BLC))
 
 
@@ -184,8 +181,10 @@ class NeoTextModel(NeoPreTrainedModel):
         """(B, L, C) embeddings to (B, L, C) normalised hidden states."""
         config, x_BLC = self.config, inputs_embeds
         rotary = native_rotary(positions_3BL, config.head_dim, config.rope_theta, config.rope_theta_hw, x_BLC.dtype)
+        scale = config.head_dim**-0.5  # of T's width alone, as in the published model
+        attend = attention_over(mask, scale, config._attn_implementation or "sdpa")
         for layer in self.layers:
-            x_BLC = layer(x_BLC, rotary, mask, cache)
+            x_BLC = layer(x_BLC, rotary, attend, cache)
         return self.norm(x_BLC)
 
 
@@ -406,9 +405,9 @@ class NeoForConditionalGeneration(NeoPreTrainedModel, GenerationMixin):
         return [sorted(set(row[row != TEXT].tolist())) for row in image_ids]
 
     @staticmethod
-    def create_masks_for_generate(attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
-        """A static cache needs no other mask than padding: the model makes the rest from ids."""
-        return attention_mask
+    def create_masks_for_generate(**kwargs: Any) -> None:
+        """Called by generate() for static caches only, which NEO does not keep."""
+        raise ValueError("cache_implementation='static' is not supported: NEO keeps a dynamic cache, leave it out")
 
 
 def _grid_hw(image_grid_hw: Tensor | None, image_grid_thw: Tensor | None) -> Tensor:

@@ -11,7 +11,8 @@ from neo.synthetic.palette import COLORS, hsv, shade
 from neo.synthetic.sample import Turn, asked, between, chance, pick, shuffled, uniform
 from neo.synthetic.words import DAYS, FRUITS, LETTERS, MONTHS, PETS, TOWNS
 
-LABELS = (LETTERS, FRUITS, PETS, MONTHS, DAYS, TOWNS)
+SHORT_LABELS = (LETTERS, LETTERS, PETS, MONTHS, DAYS)
+LABELS = (*SHORT_LABELS, FRUITS, TOWNS)
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Chart:
 def chart(rng: np.random.Generator) -> Chart:
     """Two to five bars."""
     number = between(rng, 2, 5)
-    labels = shuffled(rng, pick(rng, LABELS))[:number]
+    labels = shuffled(rng, pick(rng, LABELS if number <= 3 else SHORT_LABELS))[:number]
     step = pick(rng, (1, 1, 5, 10))
     top = pick(rng, (10, 20)) if step == 1 else 10
     return Chart(tuple(labels), tuple(step * int(v) for v in rng.permutation(top)[:number] + 1))
@@ -63,7 +64,8 @@ def describe_chart(rng: np.random.Generator, spec: Chart) -> str:
 def draw_chart(rng: np.random.Generator, spec: Chart) -> Image.Image:
     """The chart as an RGB picture: values above the bars, an axis with lines, or both."""
     number = len(spec.labels)
-    width = pick(rng, (128, 160, 192)) if number <= 3 else pick(rng, (160, 192, 192))
+    wide = number > 3 or sum(map(len, spec.labels)) > 12
+    width = pick(rng, (160, 192, 192)) if wide else pick(rng, (128, 160, 192))
     height = pick(rng, (128, 160, 160, 192))
     dark = chance(rng, 0.1)
     ground = hsv(uniform(rng, 0, 360), uniform(rng, 0, 0.08), uniform(rng, 0.94, 1))
@@ -113,6 +115,6 @@ def draw_chart(rng: np.random.Generator, spec: Chart) -> Image.Image:
 def _fitting(name: str, labels: tuple[str, ...], slot: float) -> int:
     """The largest of a few font sizes at which every label fits its slot."""
     for size in (14, 13, 12, 11, 10):
-        if all(font(name, size).getlength(label) < slot - 2 for label in labels):
+        if all(font(name, size).getlength(label) < slot - 5 for label in labels):
             return size
     return 9

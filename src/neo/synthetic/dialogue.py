@@ -76,8 +76,10 @@ def _unknown(rng: np.random.Generator, plain: bool) -> tuple[str, str]:
 
 def _no_picture(rng: np.random.Generator, plain: bool) -> tuple[str, str]:
     shape, color = pick(rng, SHAPES), pick(rng, COLORS)
-    questions = (f"What color is the {shape}?", f"What shape is {color}?", f"How many {shape}s are there?")
-    questions += (
+    questions = (
+        f"What color is the {shape}?",
+        f"What shape is {color}?",
+        f"How many {shape}s are there?",
         "Describe the image.",
         "What number is written?",
         "What word is written?",

@@ -1,7 +1,7 @@
 """Scenes of coloured shapes: what is where, and how it is drawn."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -31,6 +31,8 @@ class Scene:
     width: int
     height: int
     shapes: tuple[Shape, ...]
+    counted: str | None = None
+    """The shape of which the scene is meant to be asked how many there are, none where it does not matter."""
 
 
 def single(rng: np.random.Generator) -> Scene:
@@ -75,18 +77,19 @@ def few(rng: np.random.Generator, low: int = 2) -> Scene:
     return _scatter(rng, names, colors, 0.11, 0.22)
 
 
-def crowd(rng: np.random.Generator) -> Scene:
-    """Zero to nine of one shape (each number equally likely), sometimes with others among them."""
+def crowd(rng: np.random.Generator, mixed: float = 0.35) -> Scene:
+    """Zero to nine of one shape (each number equally likely), with probability `mixed` others among them."""
     target, number = pick(rng, SHAPES), between(rng, 0, 9)
     others = [name for name in SHAPES if name != target]
-    extra = between(rng, 1, min(4, 11 - number)) if chance(rng, 0.7 if number == 0 else 0.35) else 0
+    extra = between(rng, 1, min(4, 11 - number)) if chance(rng, mixed if number else min(1, 2 * mixed)) else 0
     names = [target] * number + [pick(rng, others) for _ in range(extra)]
     if chance(rng, 0.5):
         colors = [pick(rng, COLORS)] * len(names)
     else:
         palette = shuffled(rng, COLORS)[: between(rng, 2, 5)]
         colors = [pick(rng, palette) for _ in names]
-    return _scatter(rng, names, colors, 0.075, 0.14 if len(names) > 5 else 0.19)
+    scene = _scatter(rng, names, colors, 0.075, 0.14 if len(names) > 5 else 0.19)
+    return replace(scene, counted=target)
 
 
 def _scatter(rng: np.random.Generator, names: list[str], colors: list[str], low: float, high: float) -> Scene:
@@ -120,13 +123,7 @@ def draw_scene(rng: np.random.Generator, scene: Scene) -> Image.Image:
     shades = {name: shade(rng, name) for name in sorted({shape.color for shape in scene.shapes})}
     style = weighted(rng, _STYLES)
     size = scene.width, scene.height
-    dark_edge = None
-    if "white" in shades and style != "stroke" and chance(rng, 0.3):
-        # White on white paper is fair when an edge shows it, as people draw it.
-        inks = [ink for name, ink in shades.items() if name != "white"]
-        ground, dark_edge = ((255, 255, 255) if chance(rng, 0.7) else paper_color(rng, inks)), (25, 25, 25)
-    else:
-        ground = paper_color(rng, list(shades.values()))
+    ground = paper_color(rng, list(shades.values()))
     hand = style in ("doodle", "stroke")
     image = paper(rng, size, ground)
     pencil = (30, 30, 30) if chance(rng, 0.6) else None
@@ -136,8 +133,6 @@ def draw_scene(rng: np.random.Generator, scene: Scene) -> Image.Image:
         points = _outline(rng, shape, hand)
         if style == "stroke" and shape.r >= 10:
             _paint(image, points, None, ink, max(2.5, width))
-        elif dark_edge is not None:
-            _paint(image, points, ink, dark_edge, max(1.2, 0.6 * width))
         elif style == "outlined":
             edge: Color = pencil or (round(ink[0] * 0.5), round(ink[1] * 0.5), round(ink[2] * 0.5))
             if distance(edge, ground) < 60:

@@ -40,12 +40,19 @@ def scene_for(rng: np.random.Generator, kind: str) -> Scene:
         return few(rng, low=1)
     choice = rng.random()
     return (
-        single(rng) if choice < 0.35 else pair(rng, distinct=chance(rng, 0.8)) if choice < 0.8 else crowd(rng)
+        single(rng)
+        if choice < 0.35
+        else pair(rng, distinct=chance(rng, 0.8))
+        if choice < 0.8
+        else crowd(rng, 0.2)
     )
 
 
 def scene_turns(rng: np.random.Generator, scene: Scene, kind: str, plain: bool) -> list[Candidate]:
-    """All questions of one kind that have exactly one right answer here, in random order."""
+    """All questions of one kind that have exactly one right answer here, in random order.
+
+    Where the scene was made for counting a shape, the question for it comes first.
+    """
     makers = {
         "color": _color,
         "shape": _shape,
@@ -54,7 +61,8 @@ def scene_turns(rng: np.random.Generator, scene: Scene, kind: str, plain: bool) 
         "exist": _exist,
         "caption": _caption,
     }
-    return shuffled(rng, makers[kind](rng, scene, plain))
+    found = makers[kind](rng, scene, plain)
+    return found if kind == "count" and scene.counted else shuffled(rng, found)
 
 
 def _only(scene: Scene, **wanted: str) -> list[tuple[int, Shape]]:
@@ -91,9 +99,11 @@ def _shape(rng: np.random.Generator, scene: Scene, plain: bool) -> list[Candidat
 
 def _count(rng: np.random.Generator, scene: Scene, plain: bool) -> list[Candidate]:
     names = [shape.name for shape in scene.shapes]
-    present = sorted(set(names), key=names.count, reverse=True)[:2]
+    present = sorted((name for name in SHAPES if name in names), key=names.count, reverse=True)[:2]
     absent = [name for name in SHAPES if name not in names]
-    asked_for = [*present, pick(rng, absent)] if absent and (not names or chance(rng, 0.12)) else present
+    asked_for = [*present, pick(rng, absent)] if absent and (not names or chance(rng, 0.08)) else present
+    if scene.counted is not None:
+        asked_for = [scene.counted, *(name for name in asked_for if name != scene.counted)]
     found: list[Candidate] = []
     for name in asked_for:
         others = [
@@ -152,7 +162,7 @@ def _exist(rng: np.random.Generator, scene: Scene, plain: bool) -> list[Candidat
         return []
     shape = pick(rng, scene.shapes)
     name, color, there = shape.name, shape.color, True
-    if chance(rng, 0.5):
+    if chance(rng, 0.6):
         if chance(rng, 0.5):
             color = pick(rng, COLORS)
         else:

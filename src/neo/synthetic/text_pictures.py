@@ -56,7 +56,7 @@ def writing_turns(rng: np.random.Generator, writing: Writing, plain: bool) -> li
         "word": ["Which word is written?", "Read the word.", "What does it say?", "What word do you see?"],
     }[kind]
     turns = [Turn(asked(rng, f"What {kind} is written?", others, plain), answer, kind)]
-    if not plain and chance(rng, 0.25):
+    if not plain and chance(rng, 0.4):
         unit = {"number": "digit", "word": "letter"}[kind]
         extra = between(rng, 0, 2)
         if extra == 0:
@@ -77,7 +77,7 @@ def ink_and_paper(rng: np.random.Generator) -> tuple[Color, Color]:
     ink = shade(rng, "black") if chance(rng, 0.5) else shade(rng, pick(rng, COLORS))
     for _ in range(8):
         ground = paper_color(rng, [ink])
-        if abs(luminance(ground) - luminance(ink)) > 80:
+        if abs(luminance(ground) - luminance(ink)) > 95:
             return ink, ground
     return ink, ((255, 255, 255) if luminance(ink) < 128 else (15, 15, 15))
 
@@ -144,7 +144,7 @@ def handwritten_turns(rng: np.random.Generator, scan: Scan, plain: bool) -> list
 def draw_handwritten(rng: np.random.Generator, scan: Scan) -> Image.Image:
     """The scan enlarged smoothly, slightly turned, in ink on paper."""
     width, height = (128, 128) if chance(rng, 0.7) else canvas(rng)
-    side = between(rng, 64, min(width, height))
+    side = between(rng, 64, min(width, height, 144))
     gain = uniform(rng, 15, 20)
     small = Image.fromarray(np.minimum(scan.pixels.astype(np.float32) * gain, 255).astype(np.uint8))
     aspect = uniform(rng, 0.85, 1.0)
