@@ -70,7 +70,7 @@ def generate(
     if plain:
         # Both questions of charts and receipts are canonical.
         return Sample(family, image, (pick(rng, turns[:2] if family != "receipt" else turns),))
-    if chance(rng, 0.45) and family in ("chart", "receipt"):
+    if chance(rng, 0.2) and family in ("chart", "receipt"):
         turns = [pick(rng, turns)]
     return Sample(family, image, tuple(turns))
 
@@ -107,8 +107,8 @@ def _drawn(rng: np.random.Generator, family: str, split: str) -> tuple[Image.Ima
     """A picture of any family but scenes, and all its turns in an order without leaks."""
     plain = split == "test"
     if family == "handwritten":
-        scan = handwritten(rng, split)
-        return draw_handwritten(rng, scan), handwritten_turns(rng, scan, plain)
+        scan, ink = handwritten(rng, split)
+        return draw_handwritten(rng, scan, ink), handwritten_turns(rng, scan, ink, plain)
     if family in ("number", "word"):
         writing = number(rng) if family == "number" else word(rng)
         return draw_writing(rng, writing), writing_turns(rng, writing, plain)
@@ -127,7 +127,7 @@ def _scene(rng: np.random.Generator, family: str, plain: bool) -> Sample:
     main = [candidate for candidate in main if candidate[0].kind == family] or main
     candidates: list[Candidate] = main[:1]
     image = draw_scene(rng, scene)
-    if plain or family == "caption" or chance(rng, 0.4):
+    if plain or family == "caption" or chance(rng, 0.2):
         return Sample(family, image, (candidates[0][0],))
     others = list(main[1:])
     for kind in SCENE_KINDS[:-1]:

@@ -162,7 +162,7 @@ def _outline(rng: np.random.Generator, shape: Shape, hand: bool) -> list[tuple[f
     if hand:
         squash, turn = uniform(rng, 0.86, 1.0), turn * 0.5
         jitter = 0.0 if shape.name == "circle" else 0.06
-        waves = [(k, uniform(rng, 0, 0.03), uniform(rng, 0, math.tau)) for k in (2, 3, 5)]
+        waves = [(k, uniform(rng, 0, 0.03), uniform(rng, 0, math.tau)) for k in (2, 3, 4)]
         corners = [
             (
                 length

@@ -31,7 +31,7 @@ Candidate = tuple[Turn, frozenset[Fact]]
 def scene_for(rng: np.random.Generator, kind: str) -> Scene:
     """A scene in which a question of this kind makes sense."""
     if kind in ("color", "shape"):
-        return single(rng) if chance(rng, 0.5) else few(rng)
+        return single(rng) if chance(rng, 0.55) else few(rng)
     if kind == "count":
         return crowd(rng)
     if kind == "position":

@@ -18,11 +18,12 @@ _LENGTHS = {"1": 0.2, "2": 0.24, "3": 0.24, "4": 0.14, "5": 0.1, "6": 0.08}
 
 @dataclass(frozen=True)
 class Writing:
-    """A number or word (`kind`), its answer, and the text as it is written (its case may differ)."""
+    """A number or word (`kind`), its answer, the text as written (in any case), the ink's colour name."""
 
     kind: str
     answer: str
     text: str
+    ink: str
 
 
 def number(rng: np.random.Generator) -> Writing:
@@ -31,7 +32,7 @@ def number(rng: np.random.Generator) -> Writing:
     digits = "".join(
         pick(rng, string.digits[1:] if i == 0 and length > 1 else string.digits) for i in range(length)
     )
-    return Writing("number", digits, digits)
+    return Writing("number", digits, digits, ink_name(rng))
 
 
 def word(rng: np.random.Generator) -> Writing:
@@ -40,7 +41,13 @@ def word(rng: np.random.Generator) -> Writing:
     if chance(rng, 0.17):
         text = "".join(pick(rng, string.ascii_lowercase) for _ in range(between(rng, 2, 6)))
     case = rng.random()
-    return Writing("word", text, text if case < 0.5 else text.capitalize() if case < 0.7 else text.upper())
+    written = text if case < 0.5 else text.capitalize() if case < 0.7 else text.upper()
+    return Writing("word", text, written, ink_name(rng))
+
+
+def ink_name(rng: np.random.Generator) -> str:
+    """The colour name of an ink, every other time black."""
+    return "black" if chance(rng, 0.45) else pick(rng, COLORS)
 
 
 def writing_turns(rng: np.random.Generator, writing: Writing, plain: bool) -> list[Turn]:
@@ -64,7 +71,12 @@ def writing_turns(rng: np.random.Generator, writing: Writing, plain: bool) -> li
         else:
             place, sign = (("first", answer[0]), ("last", answer[-1]))[extra - 1]
             turns.insert(0, Turn(f"What is the {place} {unit}?", sign, kind))
-    return turns
+    return turns + _ink_turns(rng, kind, writing.ink, plain)
+
+
+def _ink_turns(rng: np.random.Generator, noun: str, ink: str, plain: bool) -> list[Turn]:
+    """Now and then the question for the colour of the writing."""
+    return [Turn(f"What color is the {noun}?", ink, "color")] if not plain and chance(rng, 0.15) else []
 
 
 def describe_writing(rng: np.random.Generator, writing: Writing) -> str:
@@ -72,9 +84,9 @@ def describe_writing(rng: np.random.Generator, writing: Writing) -> str:
     return f"The {writing.kind} {writing.answer} is written."
 
 
-def ink_and_paper(rng: np.random.Generator) -> tuple[Color, Color]:
-    """Two colours that differ clearly in brightness."""
-    ink = shade(rng, "black") if chance(rng, 0.5) else shade(rng, pick(rng, COLORS))
+def ink_and_paper(rng: np.random.Generator, name: str) -> tuple[Color, Color]:
+    """An ink of this colour name and a paper that differs clearly in brightness."""
+    ink = shade(rng, name)
     for _ in range(8):
         ground = paper_color(rng, [ink])
         if abs(luminance(ground) - luminance(ink)) > 95:
@@ -98,7 +110,7 @@ def draw_writing(rng: np.random.Generator, writing: Writing) -> Image.Image:
         rotated = mask.rotate(uniform(rng, -10, 10), Image.Resampling.BICUBIC, expand=True)
         if rotated.width <= width and rotated.height <= height:
             mask = rotated
-    ink, ground = ink_and_paper(rng)
+    ink, ground = ink_and_paper(rng, writing.ink)
     image = paper(rng, (width, height), ground)
     place = between(rng, 0, max(0, width - mask.width)), between(rng, 0, max(0, height - mask.height))
     image.paste(ink, place, mask)
@@ -107,7 +119,7 @@ def draw_writing(rng: np.random.Generator, writing: Writing) -> Image.Image:
 
 @dataclass(frozen=True)
 class Scan:
-    """One handwritten digit: 8 x 8 pixels, 0 (paper) to 16 (ink), and what it is."""
+    """One handwritten digit: 10 x 10 pixels with an empty margin, 0 (paper) to 16 (ink), and what it is."""
 
     pixels: np.ndarray
     digit: int
@@ -127,24 +139,27 @@ def scans(split: str) -> tuple[Scan, ...]:
     order = np.random.default_rng(0).permutation(len(digits.target))
     cut = len(order) // 5
     rows = order[:cut] if split == "test" else order[cut:]
-    return tuple(Scan(digits.images[row].astype(np.uint8), int(digits.target[row])) for row in rows)
+    return tuple(
+        Scan(np.pad(digits.images[row], 1).astype(np.uint8), int(digits.target[row])) for row in rows
+    )
 
 
-def handwritten(rng: np.random.Generator, split: str) -> Scan:
-    """A scan of the split."""
-    return pick(rng, scans(split))
+def handwritten(rng: np.random.Generator, split: str) -> tuple[Scan, str]:
+    """A scan of the split and the colour name of its ink."""
+    return pick(rng, scans(split)), ink_name(rng)
 
 
-def handwritten_turns(rng: np.random.Generator, scan: Scan, plain: bool) -> list[Turn]:
-    """The one question about a scan."""
+def handwritten_turns(rng: np.random.Generator, scan: Scan, ink: str, plain: bool) -> list[Turn]:
+    """The question for the digit, now and then with the one for its colour."""
     others = ["What digit is this?", "Which digit do you see?", "What digit is written?", "Read the digit."]
-    return [Turn(asked(rng, "Which digit is handwritten?", others, plain), str(scan.digit), "handwritten")]
+    turn = Turn(asked(rng, "Which digit is handwritten?", others, plain), str(scan.digit), "handwritten")
+    return [turn, *_ink_turns(rng, "digit", ink, plain)]
 
 
-def draw_handwritten(rng: np.random.Generator, scan: Scan) -> Image.Image:
+def draw_handwritten(rng: np.random.Generator, scan: Scan, ink_color: str) -> Image.Image:
     """The scan enlarged smoothly, slightly turned, in ink on paper."""
     width, height = (128, 128) if chance(rng, 0.7) else canvas(rng)
-    side = between(rng, 64, min(width, height, 144))
+    side = between(rng, 76, min(width, height, 160))
     gain = uniform(rng, 15, 20)
     small = Image.fromarray(np.minimum(scan.pixels.astype(np.float32) * gain, 255).astype(np.uint8))
     aspect = uniform(rng, 0.85, 1.0)
@@ -154,7 +169,7 @@ def draw_handwritten(rng: np.random.Generator, scan: Scan) -> Image.Image:
     if chance(rng, 0.6):  # a firm stroke instead of a soft one, as a pen leaves it
         middle, slope = uniform(rng, 90, 140), uniform(rng, 2, 6)
         mask = mask.point([round(min(255, max(0, 127 + slope * (v - middle)))) for v in range(256)])
-    ink, ground = ink_and_paper(rng)
+    ink, ground = ink_and_paper(rng, ink_color)
     image = paper(rng, (width, height), ground)
     image.paste(ink, (between(rng, 0, width - mask.width), between(rng, 0, height - mask.height)), mask)
     return degrade(rng, image)
