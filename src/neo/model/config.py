@@ -233,7 +233,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "vocab_size": 1024,
             "hidden_size": 256,
             "intermediate_size": 768,
-            "num_hidden_layers": 8,
+            "num_hidden_layers": 7,
             "extra_num_layers": 3,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,

@@ -251,7 +251,9 @@ def _part(part: Any, number: int) -> str | _Picture:
     if kind == "text" and isinstance(part.get("text"), str):
         return part["text"]
     if kind == "image":
-        sources = [part[key] for key in ("image", "url", "path", "base64") if part.get(key) is not None]
+        sources = [part[key] for key in ("image", "url", "path") if part.get(key) is not None]
+        if isinstance(part.get("base64"), str):
+            sources.append("data:;base64," + part["base64"].rpartition(",")[2])
         if len(sources) > 1:
             raise ValueError(f"turn {number} has an image part with {len(sources)} sources; give one.")
         return _Picture(sources[0] if sources else None)

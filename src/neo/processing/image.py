@@ -5,12 +5,10 @@ H * W / 1024 tokens. `pixel_values` is (patches of all pictures, 768) float32, a
 (3, 16, 16), patches row-major; `image_grid_hw` is (pictures, 2) int64, rows and columns in PATCHES.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
@@ -21,7 +19,7 @@ from transformers.processing_utils import ImagesKwargs
 
 from neo.model.config import IMAGE_MEAN, IMAGE_STD
 
-from .picture import MAX_ASPECT_RATIO, check_aspect_ratio, load_image
+from .picture import MAX_ASPECT_RATIO, check_aspect_ratio, is_web_address, load_image
 
 __all__ = [
     "IMAGE_MEAN",
@@ -31,6 +29,7 @@ __all__ = [
     "load_image",
     "patchify",
     "shared_max_pixels",
+    "open_images",
     "smart_resize",
     "tile_grid",
     "tile_image",
@@ -178,7 +177,7 @@ class NeoImageProcessor(PilBackend):
     apply_exif_orientation = False
 
     @classmethod
-    def from_vision_config(cls, values: Mapping[str, Any], **kwargs: Any) -> NeoImageProcessor:
+    def from_vision_config(cls, values: Mapping[str, Any], **kwargs: Any) -> Self:
         """Build from the `vision_config` part of a model's config.json, which may hold one-element lists."""
         names = ("patch_size", "downsample_ratio", "min_pixels", "max_pixels")
         found = {name: values[name] for name in names if values.get(name) is not None}
@@ -235,10 +234,8 @@ class NeoImageProcessor(PilBackend):
     def _preprocess_image_like_inputs(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         """What `preprocess` calls once its keyword arguments are complete and checked."""
         settings = NeoImageProcessor(**{name: kwargs[name] for name in _SETTINGS})
-        found = [
-            settings.patches(_open(image, kwargs["input_data_format"], settings.apply_exif_orientation))
-            for image in _flatten(images)
-        ]
+        pictures = open_images(images, kwargs["input_data_format"], settings.apply_exif_orientation)
+        found = [settings.patches(picture) for picture in pictures]
         if not found:
             raise ValueError("no picture was given to the image processor.")
         data = {
@@ -259,25 +256,20 @@ _SETTINGS = (
 )
 
 
-def _flatten(images: Any) -> list[Any]:
-    """The pictures of any nesting of lists; a 4-D array is a batch of pictures."""
+def open_images(images: Any, data_format: Any = None, exif: bool = False) -> list[Image.Image]:
+    """RGB pictures of whatever transformers' image processors accept: any nesting of lists, also of web addresses
+    (fetched), torch tensors, arrays with channels first, and 4-D arrays as batches of pictures.
+    """
     if isinstance(images, list | tuple):
-        return [image for nested in images for image in _flatten(nested)]
-    return list(images) if getattr(images, "ndim", 0) == 4 else [images]
-
-
-def _open(image: Any, data_format: Any, exif: bool) -> Image.Image:
-    """One picture as transformers' image processors accept it: also a web address, a tensor, channels first."""
-    if isinstance(image, str) and image.startswith(("http://", "https://")):
-        return load_image(fetch_image(image), image, exif)
-    if hasattr(image, "detach"):  # a torch tensor
-        image = image.detach().cpu().numpy()
-    if isinstance(image, np.ndarray) and image.ndim == 3:
-        first = image.shape[0] in (1, 3, 4) and image.shape[2] not in (1, 3, 4)
-        if (
-            first
-            if data_format is None
-            else str(getattr(data_format, "value", data_format)) == "channels_first"
-        ):
-            image = np.moveaxis(image, 0, -1)
-    return load_image(image, exif=exif)
+        return [image for nested in images for image in open_images(nested, data_format, exif)]
+    if is_web_address(images):
+        return [load_image(fetch_image(images), images, exif)]
+    if hasattr(images, "detach"):  # a torch tensor
+        images = images.detach().cpu().numpy()
+    if isinstance(images, np.ndarray) and images.ndim == 4:
+        return [image for one in images for image in open_images(one, data_format, exif)]
+    if isinstance(images, np.ndarray) and images.ndim == 3:
+        guess = images.shape[0] in (1, 3, 4) and images.shape[2] not in (1, 3, 4)
+        if guess if data_format is None else getattr(data_format, "value", data_format) == "channels_first":
+            images = np.moveaxis(images, 0, -1)
+    return [load_image(images, exif=exif)]

@@ -91,6 +91,11 @@ def load_image(
     return _decode(image, name, exif, max_source_pixels)
 
 
+def is_web_address(source: Any) -> bool:
+    """Whether this names a picture on the web."""
+    return isinstance(source, str) and source.startswith(("http://", "https://"))
+
+
 def _read(source: Any, name: str | None) -> tuple[bytes, str]:
     """The bytes of a path, data address, bytes or file object, and the name to use for them."""
     if isinstance(source, bytes | bytearray | memoryview):
@@ -104,7 +109,7 @@ def _read(source: Any, name: str | None) -> tuple[bytes, str]:
             return base64.b64decode(body, validate=True), name
         except binascii.Error as error:
             raise ValueError(f"{name}: the base64 text is damaged ({error}).") from error
-    if isinstance(source, str) and source.startswith(("http://", "https://")):
+    if is_web_address(source):
         raise ValueError(
             f"{name or source}: a web address is not fetched here; download the picture and give its path."
         )
