@@ -1,12 +1,14 @@
 """Numbers, words, scans, charts, receipts, conversations and how answers are compared."""
 
+import importlib.util
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
 
-from neo.synthetic import generate, matches
+from neo.synthetic import fonts, generate, matches
 from neo.synthetic.chart import chart, chart_turns, draw_chart
 from neo.synthetic.fonts import FONTS, font
 from neo.synthetic.receipt import Receipt, receipt, receipt_turns
@@ -23,6 +25,15 @@ def test_no_scan_is_in_both_splits():
     assert (len(train), len(test)) == (1438, 359)
     assert not {scan.pixels.tobytes() for scan in train} & {scan.pixels.tobytes() for scan in test}
     assert {scan.digit for scan in test} == set(range(10))
+
+
+def test_missing_packages_name_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(ImportError, match=r"scikit-learn: pip install \"neo-vlm\[train\]\""):
+        scans.__wrapped__("train")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"matplotlib: pip install \"neo-vlm\[train\]\""):
+        fonts._folder.__wrapped__()
 
 
 def test_every_font_has_letters_and_digits_of_its_own():
