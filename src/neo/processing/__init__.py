@@ -1,7 +1,7 @@
 """People's input to model input: pictures, conversations and text to tensors.
 
-`picture.py` opens any picture, `image.py` is the arithmetic of pixels, `chat.py` the chat format, `tokenizer.py` the
-special tokens, `processor.py` puts them together.
+`picture.py` opens any picture, `image.py` is the arithmetic of pixels, `chat.py` the chat format,
+`tokenizer.py` the special tokens, `processor.py` puts them together.
 """
 
 from .chat import CHAT_TEMPLATE

@@ -1,16 +1,16 @@
 """Messages to the chat format of NEO: `<|im_start|>{role}\\n{text}<|im_end|>\\n` for each turn.
 
-A conversation is a list of messages `{"role": "system" | "user" | "assistant", "content": ...}`. The content is
-a string, with the turn's picture or list of pictures under "image" and `<image>` in the string as placeholder; or
-a list of parts `{"type": "text", "text": ...}` and `{"type": "image", "image": ...}` in which `<image>` is text.
-Pictures belong to user turns.
+A conversation is a list of messages `{"role": "system" | "user" | "assistant", "content": ...}`. The content
+is a string, with the turn's picture or list of pictures under "image" and `<image>` in a user's string as
+their placeholder; or a list of parts `{"type": "text", "text": ...}` and `{"type": "image", "image": ...}`,
+in which `<image>` is text. Pictures belong to user turns. An empty system message is left out.
 
 Where pictures stand:
 
 - as many `<image>` as pictures in the conversation: each picture takes the next placeholder;
 - a turn without placeholder: one picture goes before the text as `<image>\\n`, several as
   `Image-1: <image>\\nImage-2: <image>\\n`, numbered by their place in the conversation;
-- in a list of parts: where they are listed, each on a line of its own, those next to one another numbered as above.
+- in a list of parts: where they are listed, on lines of their own, those next to one another numbered so.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CHAT_TEMPLATE = """\
     {{- '<|im_start|>' + message.role + '\\n' -}}
     {%- if message.role == 'assistant' -%}
       {%- generation -%}
-        {%- if parts is string -%}{{- parts -}}{%- else -%}{{- parts | map(attribute='text') | join -}}{%- endif -%}
+        {{- parts if parts is string else parts | map(attribute='text') | join -}}
         {{- '<|im_end|>\\n' -}}
       {%- endgeneration -%}
     {%- else -%}
@@ -68,7 +68,7 @@ CHAT_TEMPLATE = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
 """
-"""The same format as a Jinja template, for those who render prompts themselves (content strings and lists of parts)."""
+"""The same format in Jinja, for others to render. It knows strings and lists of parts, not "image"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Piece:
     text: str = ""
     image: int | None = None
     learn_from: int | None = None
-    """Where in the text (0 for a special token) the part begins that the model learns to say; None: nowhere."""
+    """Index in the text (0 for a special token) from which the model learns to say it; None: nowhere."""
 
 
 def parse(
@@ -104,8 +104,8 @@ def parse(
 
     Args:
         messages: list of messages.
-        open_image: called on each picture as given, in order; returns the one or more pictures that stand for it (one
-            that is cut into tiles gives several).
+        open_image: called on each picture as given, in order; returns the one or more pictures that stand
+            for it (one that is cut into tiles gives several).
 
     Raises:
         ValueError: the sentence names the turn, counted from 1.
@@ -147,8 +147,8 @@ def pieces(
 ) -> Iterator[Piece]:
     """The prompt as special tokens, pictures and the maximal runs of plain text between them.
 
-    With `add_generation_prompt` the assistant's turn is opened at the end; with `continue_final_message` the last turn
-    is left open instead, so that the model goes on with it.
+    With `add_generation_prompt` the assistant's turn is opened at the end; with `continue_final_message` the
+    last turn is left open instead, so that the model goes on with it.
 
     Raises:
         ValueError: both are asked for.
@@ -181,7 +181,7 @@ def pieces(
 def render(
     turns: Sequence[Turn], add_generation_prompt: bool = False, continue_final_message: bool = False
 ) -> str:
-    """The prompt as text, with `<image>` for each picture. To be read by people; `pieces` is what is tokenised."""
+    """The prompt as text, with `<image>` for each picture; to be read, for what is tokenised is `pieces`."""
     return "".join(
         PLACEHOLDER if piece.image is not None else piece.special or piece.text
         for piece in pieces(turns, add_generation_prompt, continue_final_message)
@@ -217,22 +217,20 @@ def _draft(message: Any, number: int) -> _Draft:
         raise ValueError(
             f"turn {number} has the key 'images'; its pictures go under 'image', one or a list of them."
         )
-    attached = (
-        [] if attached is None else list(attached) if isinstance(attached, list | tuple) else [attached]
-    )
+    if not isinstance(attached, list | tuple):
+        attached = [] if attached is None else [attached]
     if isinstance(content, str):
-        draft = _Draft(role, _slots(content) if role == "user" else [content], attached)
+        draft = _Draft(role, _slots(content) if role == "user" else [content], list(attached))
     elif isinstance(content, list | tuple):
         if attached:
             raise ValueError(
                 f"turn {number} has a list as content; its pictures go into that list, not under 'image'."
             )
-        draft = _Draft(
-            role, [_part(part, number) for part in content if part != {"type": "text", "text": ""}], [], True
-        )
+        parts = [_part(part, number) for part in content]
+        draft = _Draft(role, [part for part in parts if part != ""], [], listed=True)
     else:
         raise ValueError(
-            f"turn {number} has a {type(content).__name__} as content; it must be a string or a list of parts."
+            f"turn {number} has a {type(content).__name__} as content; it must be a string or a list."
         )
     if role != "user" and (attached or any(isinstance(part, _Picture) for part in draft.parts)):
         raise ValueError(f"turn {number} ({role}) has a picture; only user turns can have one.")
@@ -246,7 +244,7 @@ def _slots(content: str) -> list[str | _Picture | None]:
 
 
 def _part(part: Any, number: int) -> str | _Picture:
-    """One part of a content list, with the spellings of transformers and of OpenAI's interface for pictures."""
+    """One part of a content list; pictures in the spellings of transformers and of OpenAI's interface."""
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind == "text" and isinstance(part.get("text"), str):
         return part["text"]
@@ -277,7 +275,8 @@ def _on_lines(parts: Sequence[str | _Picture | None], place: Callable[[Any], lis
             continue
         if written and not str(written[-1]).endswith("\n"):
             written.append("\n")
-        written += _run([index for _, picture in items for index in place(picture.source)])
+        pictures = [part for _, part in items if isinstance(part, _Picture)]
+        written += _run([index for picture in pictures for index in place(picture.source)])
         if items[-1][0] != last:
             written.append("\n")
     return written

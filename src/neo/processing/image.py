@@ -1,4 +1,4 @@
-"""Pixels to what the network reads: resize, normalise, cut into patches. The arithmetic of the published model.
+"""Pixels to what the network reads: resize, normalise, cut into patches, as the published model does.
 
 Sizes: a patch is 16 x 16 pixels, a token 2 x 2 patches (32 x 32 pixels), so a picture resized to (H, W) costs
 H * W / 1024 tokens. `pixel_values` is (patches of all pictures, 768) float32, a patch flattened channel-first
@@ -27,9 +27,9 @@ __all__ = [
     "MAX_ASPECT_RATIO",
     "NeoImageProcessor",
     "load_image",
+    "open_images",
     "patchify",
     "shared_max_pixels",
-    "open_images",
     "smart_resize",
     "tile_grid",
     "tile_image",
@@ -39,10 +39,11 @@ logger = logging.getLogger(__name__)
 
 
 def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """The size (height, width) in pixels to which a picture is resized: multiples of `factor`, about its shape.
+    """The size (height, width) in pixels to which a picture is resized: multiples of `factor`.
 
-    Each side is rounded to the nearest multiple of `factor` (half to even, at least one). Where the area is then above
-    `max_pixels` the sides are scaled down and floored to multiples, where below `min_pixels` scaled up and ceiled.
+    Each side is rounded to the nearest multiple of `factor` (half to even, at least one). Where the area is
+    then above `max_pixels` the sides are scaled down and floored to multiples, where below `min_pixels`
+    scaled up and ceiled.
 
     Raises:
         ValueError: a side below 1, sides more than 200 : 1, or min_pixels above max_pixels.
@@ -73,10 +74,11 @@ def patchify(
     std: Sequence[float] = IMAGE_STD,
     patch_size: int = 16,
 ) -> np.ndarray:
-    """Resize an RGB picture to (height, width) pixels (bicubic), scale to [0, 1], normalise, cut into patches.
+    """Resize an RGB picture to (height, width) pixels (bicubic), normalise it and cut it into patches.
 
     Returns:
-        float32 (height/patch_size * width/patch_size, 3 * patch_size**2), patches row-major, each channel-first.
+        float32 (height/patch_size * width/patch_size, 3 * patch_size**2), patches row-major, each
+        channel-first.
     """
     if image_rgb.size != (width, height):
         image_rgb = image_rgb.resize((width, height), Image.Resampling.BICUBIC)
@@ -92,8 +94,8 @@ def patchify(
 def shared_max_pixels(max_pixels: int, min_pixels: int, images: int) -> int:
     """Most pixels for each of `images` pictures that share one conversation's budget while training.
 
-    One or two pictures may have `max_pixels` each; of three and more, each has max_pixels * 2 / images, and never less
-    than `min_pixels`. So the pictures of one record cost at most twice what one picture may cost.
+    One or two pictures may have `max_pixels` each; of three and more, each has max_pixels * 2 / images, and
+    never less than `min_pixels`. So the pictures of one record cost at most twice what one picture may cost.
     """
     return max_pixels if images < 2 else max(min_pixels, max_pixels * 2 // images)
 
@@ -101,8 +103,8 @@ def shared_max_pixels(max_pixels: int, min_pixels: int, images: int) -> int:
 def tile_grid(height: int, width: int, max_tiles: int, tile_pixels: int) -> tuple[int, int]:
     """Rows and columns into which a picture is cut; (1, 1) where cutting brings nothing.
 
-    No more tiles than `max_tiles`, nor than are needed for each to fit `tile_pixels` without shrinking. Among those the
-    grid with most tiles whose sides differ 3 : 2 at most, else the one with the squarest tiles.
+    No more tiles than `max_tiles`, nor than are needed for each to fit `tile_pixels` without shrinking.
+    Among those the grid with most tiles whose sides are 3 : 2 at most, else the one with squarest tiles.
     """
     most = min(max_tiles, math.ceil(height * width / tile_pixels))
     grids = [(rows, columns) for rows in range(1, most + 1) for columns in range(1, most // rows + 1)]
@@ -114,13 +116,14 @@ def tile_grid(height: int, width: int, max_tiles: int, tile_pixels: int) -> tupl
 
 
 def tile_image(image: Image.Image, max_tiles: int, tile_pixels: int = 4_194_304) -> list[Image.Image]:
-    """Cut a very large picture: [overview, tile, tile, ...], tiles row-major, each to be given as one picture.
+    """Cut a very large picture: [overview, tile, tile, ...], tiles row-major, each a picture of its own.
 
-    `tile_pixels` is the processor's `max_pixels`; a picture that fits it comes back alone. The overview is the whole
-    picture, which the processor scales down to `max_pixels`.
+    `tile_pixels` is the processor's `max_pixels`; a picture that fits it comes back alone. The overview is
+    the whole picture, which the processor scales down to `max_pixels`.
 
-    Cost: each entry is one picture of tokens, at most max_pixels / 1024 plus its `<img>` and `</img>`. With the defaults a
-    picture of 8000 x 6000 pixels and max_tiles = 6 costs 7 pictures, at most 7 * 4096 = 28 672 tokens, instead of 4096.
+    Cost: each entry is one picture of tokens, at most max_pixels / 1024 plus its `<img>` and `</img>`. With
+    the defaults a picture of 8000 x 6000 pixels and max_tiles = 6 costs 7 pictures, at most 7 * 4096 = 28672
+    tokens, instead of 4096.
 
     Raises:
         ValueError: max_tiles below 1.
@@ -151,14 +154,15 @@ class NeoImageKwargs(ImagesKwargs, total=False):
 
 
 class NeoImageProcessor(PilBackend):
-    """Pictures to `pixel_values` (patches, 768) and `image_grid_hw` (pictures, 2), in transformers' interface.
+    """Pictures to `pixel_values` (patches, 768) and `image_grid_hw` (pictures, 2), as transformers asks.
 
     Args:
         min_pixels, max_pixels: bounds of the resized area in pixels.
         patch_size: side of a patch in pixels.
-        downsample_ratio: patches per side to tokens per side; sides become multiples of patch_size / downsample_ratio.
-        apply_exif_orientation: turn pictures upright first. Off, as in the published arithmetic; `NeoProcessor` turns
-            pictures upright by itself.
+        downsample_ratio: tokens per patch along a side (0.5); sides become multiples of
+            patch_size / downsample_ratio pixels.
+        apply_exif_orientation: turn pictures upright first. Off, as in the published arithmetic;
+            `NeoProcessor.encode` turns them upright by itself.
     """
 
     valid_kwargs = NeoImageKwargs
@@ -222,7 +226,7 @@ class NeoImageProcessor(PilBackend):
         patches = patchify(image_rgb, height, width, self.image_mean, self.image_std, self.patch_size)
         return patches, (height // self.patch_size, width // self.patch_size)
 
-    def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:
+    def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:  # type: ignore[override]
         for name in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
             if not kwargs[name]:
                 raise ValueError(
@@ -257,8 +261,8 @@ _SETTINGS = (
 
 
 def open_images(images: Any, data_format: Any = None, exif: bool = False) -> list[Image.Image]:
-    """RGB pictures of whatever transformers' image processors accept: any nesting of lists, also of web addresses
-    (fetched), torch tensors, arrays with channels first, and 4-D arrays as batches of pictures.
+    """RGB pictures of whatever transformers' image processors accept: any nesting of lists, also of web
+    addresses (fetched), torch tensors, arrays with channels first, and 4-D arrays as batches of pictures.
     """
     if isinstance(images, list | tuple):
         return [image for nested in images for image in open_images(nested, data_format, exif)]

@@ -1,4 +1,4 @@
-"""Whatever a person calls a picture, to an upright RGB picture; every refusal is one sentence with the picture's name.
+"""Whatever a person calls a picture, to an upright RGB picture. Refusals are one sentence with its name.
 
 The arithmetic that turns the RGB picture into model input is in `image.py`.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
 logger = logging.getLogger(__name__)
 
@@ -25,12 +25,12 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """File formats that are opened, recognised by content and never by file name."""
 
 MAX_SOURCE_PIXELS = 178_956_970
-"""Most pixels a picture may have before it is decoded (13 377 x 13 377): 512 MiB as RGB, and Pillow's own limit."""
+"""Most pixels of a picture before it is decoded: 13 377 x 13 377, 512 MiB as RGB, Pillow's own limit."""
 
 MAX_ASPECT_RATIO = 200
 """Longest side over shortest side above which a picture is refused, as in the published model."""
 
-# What Pillow's decoders were seen to raise on damaged files (a fuzz test flips and cuts bytes in every format).
+# What Pillow's decoders raise on damaged files (tests cut and flip bytes in every format).
 _DECODE_ERRORS = (
     OSError,  # includes UnidentifiedImageError and "image file is truncated"
     ValueError,
@@ -55,19 +55,19 @@ def load_image(
     """Open any picture as an 8-bit RGB Pillow image.
 
     Args:
-        source: a path, a PIL image of any mode, the bytes of a file, a binary file object, a `data:image/...;base64,`
-            address, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8 [0, 255], uint16 [0, 65535],
-            bool, or float [0, 1]. Of an animated picture the first frame is taken.
+        source: a path, a PIL image of any mode, the bytes of a file, a binary file object, a base64 `data:`
+            address, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8 [0, 255],
+            uint16 [0, 65535], bool or float [0, 1]. Of an animated picture the first frame is taken.
         name: what error messages call the picture; by default its path or a description.
         exif: turn the picture upright as its EXIF orientation asks.
-        max_source_pixels: most pixels (width times height), checked on the file's header before anything is decoded.
+        max_source_pixels: most pixels, checked on the file's header before anything is decoded.
 
-    16-bit pictures are scaled by 255 / 65535. Modes I and F carry no range: the smallest of 255 and 65535 (for F also
-    1) that holds all the values counts as white, and values outside all of them are stretched from lowest to highest.
+    16-bit pictures are scaled by 255 / 65535. The modes I and F carry no range: the smallest of 255 and 65535
+    (for F also 1) that holds all values is taken for white; other values are stretched, lowest to highest.
 
     Raises:
-        ValueError: missing, empty, truncated or non-picture file, a format outside `FORMATS`, a decompression bomb,
-            a zero-sided picture, sides above 200 : 1, array of another shape or type. The sentence names the picture.
+        ValueError: a missing, empty, truncated or non-picture file, a format outside `FORMATS`, a
+            decompression bomb, a zero-sided picture, sides above 200 : 1, an array of another shape or type.
     """
     if isinstance(source, Image.Image):
         name = name or getattr(source, "filename", "") or f"PIL image {source.width}x{source.height}"
@@ -114,7 +114,7 @@ def _read(source: Any, name: str | None) -> tuple[bytes, str]:
             f"{name or source}: a web address is not fetched here; download the picture and give its path."
         )
     if isinstance(source, str | os.PathLike):
-        name = name or os.fspath(source)
+        name = name or str(source)[:200]
         try:
             return Path(source).expanduser().read_bytes(), name
         except (OSError, ValueError) as error:  # ValueError: a null character in the path
@@ -140,36 +140,46 @@ def _decode(image: Image.Image, name: str, exif: bool, max_source_pixels: int) -
         raise ValueError(f"{name}: the picture is {width} x {height} pixels; both sides must be at least 1.")
     if width * height > max_source_pixels:
         raise ValueError(
-            f"{name}: the picture has {width} x {height} = {width * height} pixels, possibly a decompression bomb; "
-            f"at most {max_source_pixels} are opened."
+            f"{name}: the picture has {width} x {height} = {width * height} pixels, possibly a decompression "
+            f"bomb; at most {max_source_pixels} are opened."
         )
     check_aspect_ratio(height, width, name)
     try:
         image.load()
-        if exif:
-            image = ImageOps.exif_transpose(image)
-        return to_rgb(image)
+        return to_rgb(_upright(image) if exif else image)
     except _NotFinite as error:
         raise ValueError(f"{name}: {error}") from None
     except _DECODE_ERRORS as error:
         raise ValueError(f"{name}: the picture file is truncated or damaged ({error}).") from error
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF orientation asks. Only then a copy, which `exif_transpose` alone always makes."""
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return ImageOps.exif_transpose(image) if turned else image
+
+
 def check_aspect_ratio(height: int, width: int, name: str = "picture") -> None:
     """Raise ValueError where the longer side is more than `MAX_ASPECT_RATIO` times the shorter one."""
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         raise ValueError(
-            f"{name}: the picture is {width} x {height} pixels; its sides may differ {MAX_ASPECT_RATIO} times at the most."
+            f"{name}: the picture is {width} x {height} pixels; one side may be {MAX_ASPECT_RATIO} times the "
+            "other at the most."
         )
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any Pillow mode to RGB as the published model does.
 
-    A picture with alpha in which some pixel is fully transparent is pasted on white; any other alpha is dropped.
+    With alpha, and some pixel fully transparent, the picture is pasted on white; other alpha is dropped.
     """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
+    if image.mode == "LAB":  # the one mode that Pillow's convert does not know
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.applyTransform(image, ImageCms.buildTransform(*profiles, "LAB", "RGB"))  # type: ignore[return-value]
+    if image.mode == "La":
+        image = image.convert("LA")
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_to_8_bit(image)).convert("RGB")
     if image.has_transparency_data:
@@ -213,9 +223,8 @@ def _from_array(array: np.ndarray, name: str) -> Image.Image:
         shape = tuple(array.shape)
         raise ValueError(f"{name}: an array picture must be (H, W), (H, W, 3) or (H, W, 4), not {shape}.")
     if 0 in array.shape:
-        raise ValueError(
-            f"{name}: the picture is {array.shape[1]} x {array.shape[0]} pixels; both sides must be at least 1."
-        )
+        height, width = array.shape[:2]
+        raise ValueError(f"{name}: the picture is {width} x {height} pixels; both sides must be at least 1.")
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     elif array.dtype == np.uint16:

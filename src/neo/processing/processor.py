@@ -1,20 +1,22 @@
 """`NeoProcessor`: conversations with pictures to what the network reads.
 
-`encode` and `collate` are the doors that training and inference use; the rest is transformers' interface. In `encode`
-and `apply_chat_template` special tokens come only from the chat format, never from what somebody wrote: text such
-as `<|im_end|>` or `<img>` in a message is encoded as the characters it is made of. `__call__` takes a finished prompt,
-as in transformers, and there special tokens in the text count.
+`encode` and `collate` are the doors that training and inference use; the rest is transformers' interface. In
+`encode` and `apply_chat_template` special tokens come only from the chat format, never from what somebody
+wrote: `<|im_end|>` or `<img>` in a message is encoded as the characters it is made of. `__call__` takes a
+finished prompt, as everywhere in transformers, and there special tokens in the text count.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import BatchFeature, PreTrainedTokenizerBase
 from transformers.image_utils import load_image as fetch_image
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
+
+from neo.model.config import NeoConfig
 
 from . import chat
 from .image import NeoImageKwargs, NeoImageProcessor, open_images, shared_max_pixels, smart_resize, tile_image
@@ -29,12 +31,12 @@ NO_LOSS = -100
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One conversation as tensors. L tokens, N pictures; without pictures the last two have no rows."""
+    """One conversation as tensors: L tokens, N pictures. Without pictures the last two have no rows."""
 
     input_ids: torch.Tensor
     """int64 (L,)"""
     labels: torch.Tensor
-    """int64 (L,): input_ids where the model learns (assistant text, `<|im_end|>`, the newline after), else -100."""
+    """int64 (L,): input_ids on assistant text, its `<|im_end|>` and the newline after; -100 elsewhere."""
     pixel_values: torch.Tensor
     """float32 (patches of all pictures, 768)"""
     image_grid_hw: torch.Tensor
@@ -44,7 +46,7 @@ class Encoded:
 class NeoProcessorKwargs(ProcessingKwargs, total=False):
     """What `NeoProcessor.__call__` takes."""
 
-    images_kwargs: NeoImageKwargs
+    images_kwargs: NeoImageKwargs  # type: ignore[misc]
 
 
 class NeoProcessor(ProcessorMixin):
@@ -54,8 +56,8 @@ class NeoProcessor(ProcessorMixin):
         ValueError: the tokenizer lacks one of NEO's special tokens.
     """
 
-    valid_processor_kwargs = NeoProcessorKwargs
-    text_kwargs = {"padding_side": "left"}  # noqa: RUF012 (transformers' name and type) generation needs it
+    valid_processor_kwargs = NeoProcessorKwargs  # type: ignore[assignment]
+    text_kwargs = {"padding_side": "left"}  # noqa: RUF012 (transformers' name); generation needs the left
 
     def __init__(
         self,
@@ -88,39 +90,38 @@ class NeoProcessor(ProcessorMixin):
             messages: the conversation.
             add_generation_prompt: open the assistant's turn at the end.
             continue_final_message: leave the last turn open, for the model to go on with it.
-            min_pixels, max_pixels: bounds of each picture's resized area; by default the image processor's.
-            share_pixels: the training rule for several pictures in one conversation (`shared_max_pixels`). A picture that
-                is scaled down is then no news: the log line has level DEBUG.
-            max_tiles: cut a picture above max_pixels into up to so many tiles, given after an overview as pictures of
-                their own (`tile_image`): up to max_tiles + 1 times the tokens. 1: never.
+            min_pixels, max_pixels: bounds of each picture's resized area; the image processor's if None.
+            share_pixels: the training rule for several pictures in one conversation (`shared_max_pixels`).
+                That a picture is scaled down is then no news: it is logged at level DEBUG.
+            max_tiles: cut a picture above max_pixels into up to so many tiles, given after an overview as
+                pictures of their own: up to max_tiles + 1 times the tokens (`tile_image`). 1: never.
             exif: turn pictures upright as their EXIF orientation asks.
-            fetch: fetch pictures given as web addresses. Not for other people's messages: an address may point into
-                your own network.
+            fetch: fetch pictures given as web addresses. Not for other people's messages, in which an
+                address may point into your own network.
 
         Raises:
-            ValueError: a malformed conversation, an unreadable picture, or placeholders that are not as many as pictures.
+            ValueError: a malformed conversation, an unreadable picture, or more or fewer placeholders than
+                pictures.
         """
         images = self.image_processor
-        min_pixels = images.min_pixels if min_pixels is None else min_pixels
-        max_pixels = images.max_pixels if max_pixels is None else max_pixels
-
-        tile_pixels = max_pixels
+        smallest = images.min_pixels if min_pixels is None else min_pixels
+        largest = images.max_pixels if max_pixels is None else max_pixels
 
         def open_image(source: Any) -> list[Any]:
-            if fetch and is_web_address(source):
-                source = fetch_image(source)
-            return tile_image(load_image(source, exif=exif), max_tiles, tile_pixels)
+            opened = load_image(
+                fetch_image(source) if fetch and is_web_address(source) else source, exif=exif
+            )
+            return tile_image(opened, max_tiles, largest)
 
         conversation = chat.parse(messages, open_image)
-        if share_pixels:
-            max_pixels = shared_max_pixels(max_pixels, min_pixels, len(conversation.images))
+        count = len(conversation.images)
+        limit = shared_max_pixels(largest, smallest, count) if share_pixels else largest
         notice = logging.DEBUG if share_pixels else logging.WARNING
         found = [
-            images.patches(image, min_pixels, max_pixels, notice, f"picture {number}")
+            images.patches(image, smallest, limit, notice, f"picture {number} of {count}")
             for number, image in enumerate(conversation.images, 1)
         ]
-        token_patches = images.token_patches
-        counts = [rows * columns // token_patches for _, (rows, columns) in found]
+        counts = [rows * columns // images.token_patches for _, (rows, columns) in found]
         pieces = chat.pieces(conversation.turns, add_generation_prompt, continue_final_message)
         input_ids, labels = self._tokens(pieces, counts)
         if found:
@@ -130,44 +131,41 @@ class NeoProcessor(ProcessorMixin):
         grids = torch.tensor([grid for _, grid in found], dtype=torch.int64).reshape(-1, 2)
         return Encoded(torch.tensor(input_ids), torch.tensor(labels), pixel_values, grids)
 
-    def _tokens(self, pieces: Any, counts: Sequence[int]) -> tuple[list[int], list[int]]:
+    def _tokens(self, pieces: Iterable[chat.Piece], counts: Sequence[int]) -> tuple[list[int], list[int]]:
         """Token ids and labels of the pieces; `counts` holds the tokens of each picture."""
-        plain, ids = self._plain_text(), self.ids
+        if not self._plain.fits(self.tokenizer):  # somebody added tokens, or put in another tokenizer
+            self.ids = special_ids(self.tokenizer)
+            self._plain = PlainText(self.tokenizer)
+        plain, ids = self._plain, self.ids
         specials = {chat.IM_START_TOKEN: ids.im_start, chat.IM_END_TOKEN: ids.im_end}
         input_ids: list[int] = []
         labels: list[int] = []
         for piece in pieces:
+            learn_from = piece.learn_from
             if piece.image is not None:
                 new = [ids.image_start, *[ids.image] * counts[piece.image], ids.image_end]
             elif piece.special:
                 new = [specials[piece.special]]
-            elif piece.learn_from:
+            elif learn_from:
                 new, starts = plain.ids_and_starts(piece.text)
-                input_ids += new
-                labels += [
-                    token if start >= piece.learn_from else NO_LOSS for token, start in zip(new, starts, strict=True)
-                ]
-                continue
+                pairs = zip(new, starts, strict=True)
+                labels += [token if start >= learn_from else NO_LOSS for token, start in pairs]
             else:
                 new = plain.ids(piece.text)
             input_ids += new
-            labels += [NO_LOSS] * len(new) if piece.learn_from is None else new
+            if not learn_from:
+                labels += [NO_LOSS] * len(new) if learn_from is None else new
         return input_ids, labels
 
-    def _plain_text(self) -> PlainText:
-        if not self._plain.fits(self.tokenizer):  # somebody added tokens, or put in another tokenizer
-            self.ids = special_ids(self.tokenizer)
-            self._plain = PlainText(self.tokenizer)
-        return self._plain
-
     def collate(self, encoded: Sequence[Encoded], padding_side: str = "left") -> dict[str, torch.Tensor]:
-        """A batch for the network: conversations padded to one length, pictures of all of them one after another.
+        """A batch for the network: conversations padded to one length, the pictures of all in one row.
 
         Returns:
-            input_ids and attention_mask int64 (B, L), pixel_values float32 (patches, 768), image_grid_hw int64 (N, 2).
+            input_ids and attention_mask int64 (B, L), pixel_values float32 (patches, 768) and image_grid_hw
+            int64 (N, 2).
 
         Raises:
-            ValueError: no conversation, a padding side other than left and right, a tokenizer without padding token.
+            ValueError: no conversation, an unknown padding side, a tokenizer without padding token.
         """
         if not encoded:
             raise ValueError("there is no conversation to make a batch of.")
@@ -192,7 +190,7 @@ class NeoProcessor(ProcessorMixin):
 
     # From here on transformers' interface.
 
-    def apply_chat_template(
+    def apply_chat_template(  # type: ignore[override]
         self,
         conversation: Any,
         chat_template: str | None = None,
@@ -203,72 +201,69 @@ class NeoProcessor(ProcessorMixin):
         return_dict: bool = False,
         return_tensors: str | None = None,
         return_assistant_tokens_mask: bool = False,
-        return_mm_token_type_ids: bool = False,
-        padding: bool | str = False,
-        padding_side: str = "left",
         processor_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Conversations to the prompt's text or, with `tokenize`, to the network's inputs.
 
-        Like `encode`, text that looks like a special token is text. Besides what `encode` takes, pictures may be web
-        addresses, which are fetched as everywhere in transformers (`fetch=False` refuses them). Another `chat_template` than NEO's own goes
-        transformers' way, in which special tokens inside messages count.
+        As in `encode`, text that looks like a special token is text. Pictures may be web addresses, which
+        are fetched as everywhere in transformers (`fetch=False` refuses them). A `chat_template` other than
+        NEO's own goes transformers' way, in which special tokens inside messages count.
 
         Args:
             conversation: one conversation, or a list of them.
-            tokenize: False gives the text (one string, or a list of them).
+            tokenize: False gives the text: one string, or a list of them.
             return_dict: False gives only the input ids.
-            return_tensors: "pt" or "np" give tensors padded to one length; None gives lists, padded if `padding`.
+            return_tensors: "pt" or "np" give arrays padded to one length, None lists of unequal length.
             return_assistant_tokens_mask: also give assistant_masks, 1 where the model learns.
-            return_mm_token_type_ids: also give mm_token_type_ids, 1 on image tokens.
-            processor_kwargs, kwargs: options of `encode`; either place.
+            processor_kwargs, kwargs: in either place, min_pixels, max_pixels, max_tiles, exif and fetch as in
+                `encode`; padding (True pads lists, too), padding_side ("left"), and
+                return_mm_token_type_ids (also give mm_token_type_ids, 1 on image tokens).
 
         Returns:
-            BatchFeature of input_ids, attention_mask and, where there are pictures, pixel_values and image_grid_hw.
+            BatchFeature of input_ids, attention_mask and, where there are pictures, pixel_values and
+            image_grid_hw.
 
         Raises:
-            ValueError: as `encode`, and for an option that does not exist.
+            ValueError: as `encode`, and for an option that has no meaning here.
         """
-        modes = {"add_generation_prompt": add_generation_prompt, "continue_final_message": continue_final_message}
-        returns = {
-            "tokenize": tokenize,
-            "return_dict": return_dict,
-            "return_tensors": return_tensors,
-            "return_assistant_tokens_mask": return_assistant_tokens_mask,
+        modes: dict[str, Any] = {
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": continue_final_message,
         }
         if (chat_template or self.chat_template) != chat.CHAT_TEMPLATE:
-            options = {
-                "padding": padding,
-                "padding_side": padding_side,
-                "return_mm_token_type_ids": return_mm_token_type_ids,
-                **(processor_kwargs or {}),
-            }
             return super().apply_chat_template(
-                conversation, chat_template, **modes, **returns, processor_kwargs=options, **kwargs
+                conversation,
+                chat_template,
+                tokenize=tokenize,
+                return_dict=return_dict,
+                return_tensors=return_tensors,
+                return_assistant_tokens_mask=return_assistant_tokens_mask,
+                processor_kwargs=dict(processor_kwargs or {}),
+                **modes,
+                **kwargs,
             )
-        batched = isinstance(conversation, list | tuple) and bool(conversation)
+        batched = isinstance(conversation, list | tuple) and len(conversation) > 0
         batched = batched and isinstance(conversation[0], list | tuple)
         conversations = conversation if batched else [conversation]
+        options = _options({**(processor_kwargs or {}), **kwargs})
         if not tokenize:
             prompts = [chat.render(chat.parse(one).turns, **modes) for one in conversations]
             return prompts if batched else prompts[0]
-        options = _encode_options({**(processor_kwargs or {}), **kwargs})
-        options.setdefault("fetch", True)
-        padding = options.pop("padding", padding)
-        padding_side = options.pop("padding_side", padding_side)
-        return_mm_token_type_ids = options.pop("return_mm_token_type_ids", return_mm_token_type_ids)
-        encoded = [self.encode(one, **modes, **options) for one in conversations]
+        padding, token_types = options.pop("padding", False), options.pop("return_mm_token_type_ids", False)
+        padding_side = options.pop("padding_side", "left")
+        encoded = [self.encode(one, **modes, **{"fetch": True, **options}) for one in conversations]
         data: dict[str, Any] = self.collate(encoded, padding_side)
         kept = data["attention_mask"].bool()
         if return_assistant_tokens_mask:
             data["assistant_masks"] = torch.zeros_like(data["input_ids"])
             data["assistant_masks"][kept] = torch.cat([(one.labels != NO_LOSS).long() for one in encoded])
-        if return_mm_token_type_ids:
+        if token_types:
             data["mm_token_type_ids"] = (data["input_ids"] == self.ids.image).long()
         if not len(data["image_grid_hw"]):
             del data["pixel_values"], data["image_grid_hw"]
-        if return_tensors is None:
+        if return_tensors in (None, "auto"):
+            return_tensors = None
             for name in data.keys() - {"pixel_values", "image_grid_hw"}:
                 rows = zip(data[name], kept, strict=True)
                 data[name] = [row.tolist() if padding else row[keep].tolist() for row, keep in rows]
@@ -276,11 +271,15 @@ class NeoProcessor(ProcessorMixin):
             data = {name: values.numpy() for name, values in data.items()}
         return BatchFeature(data, tensor_type=return_tensors) if return_dict else data["input_ids"]
 
-    def prepare_inputs_layout(self, images: Any = None, text: Any = None, **kwargs: Any) -> Any:
-        """Called first by `__call__`: opens the pictures and accepts `<image>` as well as the image token in `text`."""
+    def prepare_inputs_layout(  # type: ignore[override]
+        self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
+    ) -> Any:
+        """What `__call__` does first: open the pictures, take `<image>` for the image token in `text`."""
+        if videos is not None or audio is not None:
+            raise ValueError("NEO reads pictures and text; give the frames of a video as pictures.")
         if text is not None:
             text = [text] if isinstance(text, str) else list(text)
-            text = [one.replace(chat.PLACEHOLDER, IMAGE_TOKEN) if isinstance(one, str) else one for one in text]
+            text = [_with_image_token(one) for one in text]
         if images is not None:
             exif = self.image_processor.apply_exif_orientation
             images = open_images(images, kwargs.get("input_data_format"), exif) or None
@@ -293,7 +292,7 @@ class NeoProcessor(ProcessorMixin):
         return IMAGE_START_TOKEN + IMAGE_TOKEN * tokens + IMAGE_END_TOKEN
 
     def _get_num_multimodal_tokens(self, image_sizes: Any = None, **kwargs: Any) -> MultiModalData:
-        """Tokens (`<img>` and `</img>` not counted) and patches of pictures of these (height, width), for servers."""
+        """Image tokens (without `<img>` and `</img>`) and patches of pictures of these (height, width)."""
         if image_sizes is None:
             return MultiModalData()
         images = self.image_processor
@@ -306,7 +305,7 @@ class NeoProcessor(ProcessorMixin):
 
     @classmethod
     def get_processor_dict(cls, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, but a chat template that has no place for pictures (a base LLM's) is left out."""
+        """As in transformers, but a chat template without place for pictures (a base LLM's) is left out."""
         values, rest = super().get_processor_dict(*args, **kwargs)
         template = values.get("chat_template")
         if isinstance(template, str) and chat.PLACEHOLDER not in template and IMAGE_TOKEN not in template:
@@ -318,32 +317,40 @@ class NeoProcessor(ProcessorMixin):
     def _get_arguments_from_pretrained(
         cls, pretrained_model_name_or_path: Any, processor_dict: Any = None, **kwargs: Any
     ) -> list[Any]:
-        """The image processor and the tokenizer of a checkpoint, also of one published without processor files."""
+        """Image processor and tokenizer of a checkpoint, also of one published without processor files."""
         path = pretrained_model_name_or_path
         given = {name: kwargs.pop(name) for name in NeoImageKwargs.__annotations__ if name in kwargs}
         tokenizer = cls._load_tokenizer_from_pretrained("tokenizer", path, **kwargs)
         try:
             values, _ = NeoImageProcessor.get_image_processor_dict(path, **kwargs)
-        except OSError:  # no processor files
-            values = {"image_processor_type": None}
-        kinds = {values.get(key, "NeoImageProcessor") for key in ("image_processor_type", "feature_extractor_type")}
-        if kinds == {"NeoImageProcessor"}:
+        except OSError:
+            values = None  # no processor files
+        type_keys = ("image_processor_type", "feature_extractor_type")
+        if values is not None and all(values.get(key) in (None, "NeoImageProcessor") for key in type_keys):
             return [NeoImageProcessor.from_dict({**values, **given}), tokenizer]
-        # Published checkpoints may describe a CLIP processor that was never used; the truth is in the model's config.
-        config, _ = PreTrainedConfig.get_config_dict(path, **kwargs)
+        # Some checkpoints describe a CLIP processor that was never used; the truth is in the model's config.
+        config, _ = NeoConfig.get_config_dict(path, **kwargs)
         return [NeoImageProcessor.from_vision_config(config.get("vision_config") or {}, **given), tokenizer]
 
 
-def _encode_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of transformers' processors to those of `encode`; one that would have no effect is refused."""
+def _with_image_token(text: Any) -> Any:
+    return text.replace(chat.PLACEHOLDER, IMAGE_TOKEN) if isinstance(text, str) else text
+
+
+_ENCODE_OPTIONS = ("min_pixels", "max_pixels", "max_tiles", "exif", "fetch")
+_BATCH_OPTIONS = ("padding", "padding_side", "return_mm_token_type_ids")
+_IDLE_OPTIONS = ("sanitize_control_tokens", "add_special_tokens")
+"""Whatever their value: text is always text here, and nothing is added around a prompt."""
+
+
+def _options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `apply_chat_template` that mean something here; others are refused unless they are off."""
     flat = {key: value for key, value in options.items() if not key.endswith("_kwargs")}
     for group in (value for key, value in options.items() if key.endswith("_kwargs")):
         flat.update(group or {})
-    known = {"min_pixels", "max_pixels", "max_tiles", "exif", "fetch", "padding", "padding_side", "return_mm_token_type_ids"}
-    idle = {"sanitize_control_tokens": (True, False), "add_special_tokens": (True, False)}  # no difference here
-    unknown = [
-        key for key, value in flat.items() if key not in known and value not in idle.get(key, (None, False))
-    ]
+    known = _ENCODE_OPTIONS + _BATCH_OPTIONS
+    given = [key for key, value in flat.items() if value is not None and value is not False]
+    unknown = [key for key in given if key not in known + _IDLE_OPTIONS]
     if unknown:
-        raise ValueError(f"unknown option {', '.join(unknown)} for this chat template; known: {', '.join(sorted(known))}.")
-    return {key: value for key, value in flat.items() if key in known}
+        raise ValueError(f"unknown option {', '.join(unknown)}; there are {', '.join(known)}.")
+    return {key: value for key, value in flat.items() if key in known and value is not None}

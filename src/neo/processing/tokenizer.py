@@ -1,6 +1,7 @@
 """The special tokens of NEO, and a small tokenizer of Qwen's kind trained on one's own texts.
 
-NEO uses its base language model's tokenizer with `SPECIAL_TOKENS` added; ids are read from the tokenizer, never assumed.
+NEO uses its base language model's tokenizer with `SPECIAL_TOKENS` added; ids are read from the tokenizer,
+never assumed.
 """
 
 from __future__ import annotations
@@ -81,9 +82,10 @@ def add_special_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
-    """Train a byte-level BPE tokenizer of Qwen's kind: its splitting rule (digits one by one), NFC, its special tokens.
+    """Train a byte-level BPE tokenizer of Qwen's kind: its splitting rule (digits one by one) and NFC.
 
-    Padding is `<|endoftext|>`, the end of a turn `<|im_end|>`. Saved and loaded by AutoTokenizer as a Qwen2Tokenizer.
+    It has the special tokens of NEO, padding `<|endoftext|>` and the end of a turn `<|im_end|>`, and is saved
+    and loaded by AutoTokenizer as a Qwen2Tokenizer.
     Any text can be encoded and decoded back exactly (up to NFC), whatever it was trained on.
 
     Args:
