@@ -11,6 +11,7 @@ Importing `neo` also teaches transformers' Auto classes the published checkpoint
 import importlib
 from typing import Any
 
+from neo.registration import register_when_needed
 from neo.version import __version__
 
 _PUBLIC = {
@@ -36,3 +37,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+register_when_needed()
