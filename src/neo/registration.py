@@ -1,8 +1,8 @@
 """Makes transformers' Auto classes know NEO checkpoints, at once or as soon as somebody uses transformers.
 
-Importing transformers' registries costs seconds (they import torch), which `neo --help` should not pay. So if they
-are not there yet, a hook waits for them and registers when the import that brought them has ended. Not earlier: until
-then, modules of transformers that NEO builds on may be half-made.
+Importing transformers' registries costs seconds (they import torch), which `neo --help` should not pay. So if
+they are not there yet, a hook waits for them and registers when the import that brought them has ended. Not
+earlier: until then, modules of transformers that NEO builds on may be half-made.
 """
 
 import sys
@@ -17,7 +17,7 @@ REGISTRIES = "transformers.models.auto.configuration_auto"
 
 
 def register() -> None:
-    """Register configurations, models and processors of `model_type` "neo_chat" with transformers' Auto classes."""
+    """Teach transformers' Auto classes what `model_type` "neo_chat" is."""
     import transformers
     from transformers import AutoConfig, AutoModel
 
@@ -43,7 +43,7 @@ def register_when_needed() -> None:
 
 
 class _Hook(MetaPathFinder):
-    """Registers once the outermost import of a transformers or neo module has ended and the registries are there."""
+    """Registers once the registries are there and the outermost import of transformers or neo has ended."""
 
     def __init__(self) -> None:
         self._imports = threading.local()  # how deep this thread is in imports
@@ -57,7 +57,7 @@ class _Hook(MetaPathFinder):
             spec = None if finder is self else finder.find_spec(name, path, target)
             if spec is not None:
                 if spec.loader is not None:
-                    spec.loader.exec_module = self._watched(spec.loader.exec_module)  # type: ignore[method-assign]
+                    spec.loader.exec_module = self._watched(spec.loader.exec_module)  # type: ignore
                 return spec
         return None
 
