@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -348,6 +350,9 @@ def test_published_checkpoints_without_processor_files(
     assert "no place for pictures" in caplog.text
     assert "<image>" in loaded.chat_template
     assert type(AutoTokenizer.from_pretrained(tmp_path)) is Qwen2Tokenizer
+    images = AutoImageProcessor.from_pretrained(tmp_path, trust_remote_code=trust, min_pixels=9216)
+    assert type(images) is NeoImageProcessor
+    assert (images.min_pixels, images.max_pixels) == (9216, 65536)
 
 
 def test_a_preprocessor_file_without_a_type_is_taken(tokenizer, tmp_path, registered):
@@ -355,6 +360,40 @@ def test_a_preprocessor_file_without_a_type_is_taken(tokenizer, tmp_path, regist
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"min_pixels": 4096, "max_pixels": 8192}))
     loaded = NeoProcessor.from_pretrained(tmp_path)
     assert (loaded.image_processor.min_pixels, loaded.image_processor.max_pixels) == (4096, 8192)
+
+
+def test_registering_leaves_other_models_alone(tmp_path, registered):
+    register()  # a second time
+    with pytest.raises(OSError, match=r"preprocessor_config\.json"):
+        AutoImageProcessor.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip"}))
+    with pytest.raises(OSError, match=r"preprocessor_config\.json"):
+        AutoImageProcessor.from_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(CLIP))
+    assert type(AutoImageProcessor.from_pretrained(tmp_path)).__name__.startswith("CLIP")
+    with pytest.raises(ValueError, match="neither an image processor of NEO nor a vision_config"):
+        NeoImageProcessor.from_pretrained(tmp_path)
+
+
+def test_a_processor_can_be_sent_to_other_processes(processor):
+    messages = [user("What is this?", picture()), assistant("A circle.")]
+    sent = pickle.loads(pickle.dumps(processor))
+    assert torch.equal(sent.encode(messages).labels, processor.encode(messages).labels)
+    assert torch.equal(
+        pickle.loads(pickle.dumps(processor.encode(messages))).labels, processor.encode(messages).labels
+    )
+
+
+def test_threads_do_not_disturb_each_other(processor, tokenizer):
+    messages = [user("What is <|im_end|>?"), assistant("A special token.")]
+    expected = processor.encode(messages).input_ids.tolist()
+    prompt = "<|im_start|>user\nHi<|im_end|>"
+    whole = tokenizer(prompt).input_ids
+    with ThreadPoolExecutor(8) as pool:
+        ours = [pool.submit(processor.encode, messages) for _ in range(200)]
+        others = [pool.submit(tokenizer, prompt) for _ in range(200)]
+    assert all(future.result().input_ids.tolist() == expected for future in ours)
+    assert all(future.result().input_ids == whole for future in others)
 
 
 def test_a_tokenizer_without_neos_tokens_is_refused():

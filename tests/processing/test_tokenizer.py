@@ -109,6 +109,16 @@ def test_nothing_is_special_in_plain_text(tokenizer, text):
     assert starts == sorted(starts)
 
 
+def test_added_tokens_that_are_not_special_stay_tokens():
+    tokenizer = train_tokenizer(TEXTS, 300)
+    tokenizer.add_tokens(["<think>", "a"])  # "a" is in the vocabulary already
+    think = tokenizer.convert_tokens_to_ids("<think>")
+    assert think == 300
+    text = "<|im_end|>a <think> b"
+    assert PlainText(tokenizer).ids(text) == tokenizer(text, split_special_tokens=True).input_ids
+    assert think in PlainText(tokenizer).ids(text)
+
+
 def test_plain_text_leaves_the_tokenizer_as_it_was(tokenizer):
     before = tokenizer("<|im_end|>").input_ids
     PlainText(tokenizer).ids("<|im_end|>")

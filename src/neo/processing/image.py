@@ -17,7 +17,7 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import load_image as fetch_image
 from transformers.processing_utils import ImagesKwargs
 
-from neo.model.config import IMAGE_MEAN, IMAGE_STD
+from neo.model.config import IMAGE_MEAN, IMAGE_STD, NeoConfig
 
 from .picture import MAX_ASPECT_RATIO, check_aspect_ratio, is_web_address, load_image
 
@@ -187,6 +187,32 @@ class NeoImageProcessor(PilBackend):
         found = {name: values[name] for name in names if values.get(name) is not None}
         found = {name: value[0] if isinstance(value, list) else value for name, value in found.items()}
         return cls(**{**found, **kwargs})
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:  # type: ignore[override]
+        """As in transformers, but also for published checkpoints without image processor file.
+
+        Some of them have the file of a CLIP processor that was never used. In both cases the settings come
+        from the `vision_config` of the model's config.json.
+
+        Raises:
+            ValueError: there is neither.
+        """
+        path = pretrained_model_name_or_path
+        try:
+            values, _ = cls.get_image_processor_dict(path, **kwargs)
+        except OSError:
+            values = {"image_processor_type": "no file"}
+        types = [values.get(key) for key in ("image_processor_type", "feature_extractor_type")]
+        if all(name in (None, "NeoImageProcessor") for name in types):
+            return super().from_pretrained(path, **kwargs)
+        config, kwargs = NeoConfig.get_config_dict(path, **kwargs)
+        if not config.get("vision_config"):
+            raise ValueError(
+                f"{path} has neither an image processor of NEO nor a vision_config in config.json."
+            )
+        given = {name: kwargs[name] for name in NeoImageKwargs.__annotations__ if name in kwargs}
+        return cls.from_vision_config(config["vision_config"], **given)
 
     @property
     def factor(self) -> int:

@@ -16,8 +16,6 @@ from transformers import BatchFeature, PreTrainedTokenizerBase
 from transformers.image_utils import load_image as fetch_image
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 
-from neo.model.config import NeoConfig
-
 from . import chat
 from .image import NeoImageKwargs, NeoImageProcessor, open_images, shared_max_pixels, smart_resize, tile_image
 from .picture import is_web_address, load_image
@@ -321,16 +319,7 @@ class NeoProcessor(ProcessorMixin):
         path = pretrained_model_name_or_path
         given = {name: kwargs.pop(name) for name in NeoImageKwargs.__annotations__ if name in kwargs}
         tokenizer = cls._load_tokenizer_from_pretrained("tokenizer", path, **kwargs)
-        try:
-            values, _ = NeoImageProcessor.get_image_processor_dict(path, **kwargs)
-        except OSError:
-            values = None  # no processor files
-        type_keys = ("image_processor_type", "feature_extractor_type")
-        if values is not None and all(values.get(key) in (None, "NeoImageProcessor") for key in type_keys):
-            return [NeoImageProcessor.from_dict({**values, **given}), tokenizer]
-        # Some checkpoints describe a CLIP processor that was never used; the truth is in the model's config.
-        config, _ = NeoConfig.get_config_dict(path, **kwargs)
-        return [NeoImageProcessor.from_vision_config(config.get("vision_config") or {}, **given), tokenizer]
+        return [NeoImageProcessor.from_pretrained(path, **given, **kwargs), tokenizer]
 
 
 def _with_image_token(text: Any) -> Any:

@@ -125,27 +125,41 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 class PlainText:
     """Encodes text in which nothing is a special token: `<|im_end|>` becomes the characters it is made of.
 
-    A copy of the tokenizer's rules, because its own switch for this is a state that threads would share.
+    It shares the tokenizer's vocabulary and rules but not its special tokens. (The tokenizer's own switch for
+    this, split_special_tokens, is a state that threads would share.) Other added tokens stay tokens.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._rules = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        self._rules.encode_special_tokens = True
-        self._rules.no_padding()
-        self._rules.no_truncation()
-        self._source = (id(tokenizer), len(tokenizer))
+    def __init__(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        self._source = tokenizer
+        if tokenizer is None:
+            return
+        backend = tokenizer.backend_tokenizer
+        self._size = len(tokenizer)
+        self._rules = Tokenizer(backend.model)  # shared, not copied
+        if backend.normalizer is not None:
+            self._rules.normalizer = backend.normalizer
+        self._rules.pre_tokenizer = backend.pre_tokenizer
+        added = tokenizer.added_tokens_decoder.items()
+        ordinary = {index: token for index, token in added if not token.special}
+        self._rules.add_tokens(list(ordinary.values()))
+        # Their ids here count on from the vocabulary; this gives back the true ones.
+        self._true_ids = {self._rules.token_to_id(token.content): index for index, token in ordinary.items()}
+
+    def __reduce__(self) -> tuple:
+        return PlainText, (None,)  # copies and other processes make it anew from their tokenizer
 
     def fits(self, tokenizer: PreTrainedTokenizerBase) -> bool:
         """Whether this was made from that tokenizer as it now is."""
-        return self._source == (id(tokenizer), len(tokenizer))
-
-    def __deepcopy__(self, memo: dict) -> PlainText:
-        return self  # never changed; transformers deep-copies processors when it saves or prints them
+        return self._source is tokenizer and self._size == len(tokenizer)
 
     def ids(self, text: str) -> list[int]:
-        return self._rules.encode(text, add_special_tokens=False).ids
+        """Token ids of `text`."""
+        return self._restored(self._rules.encode(text, add_special_tokens=False).ids)
 
     def ids_and_starts(self, text: str) -> tuple[list[int], list[int]]:
         """Token ids, and for each the index in `text` of its first character."""
         encoding = self._rules.encode(text, add_special_tokens=False)
-        return encoding.ids, [start for start, _ in encoding.offsets]
+        return self._restored(encoding.ids), [start for start, _ in encoding.offsets]
+
+    def _restored(self, ids: list[int]) -> list[int]:
+        return [self._true_ids.get(index, index) for index in ids] if self._true_ids else ids
