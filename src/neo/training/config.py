@@ -1,0 +1,260 @@
+"""What a training run is made of, and the reading of recipes.
+
+A recipe is a YAML file with the fields of `TrainConfig`; the command line overrides any of them by its dotted name.
+"""
+
+import difflib
+import types
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+STAGES = ("llm", "pt", "mt", "sft")
+
+
+@dataclass
+class ModelConfig:
+    """Where the weights come from: exactly one of `path`, `preset` and `from_llm`."""
+
+    path: str | None = None
+    """Folder of a NEO checkpoint to go on from."""
+    preset: str | None = None
+    """Size of a fresh model; in stage llm only its language model is made."""
+    from_llm: str | None = None
+    """Folder of a language model (Qwen3, or what stage llm made) to grow a NEO from."""
+    pre_buffer_layers: int | None = None
+    """Fresh layers to put in front of that language model."""
+    text: dict[str, Any] = field(default_factory=dict)
+    """Fields of a preset's decoder to change."""
+    vision: dict[str, Any] = field(default_factory=dict)
+    """Fields of the patch embedding and the picture sizes to change in a fresh or grown model."""
+    tokenizer_samples: int = 20_000
+    """Samples of the training stream that the tokenizer of a preset's fresh model is made from."""
+
+    def __post_init__(self) -> None:
+        given = {name: getattr(self, name) for name in ("path", "preset", "from_llm") if getattr(self, name)}
+        if len(given) != 1:
+            raise ValueError(
+                f"model needs exactly one of path, preset and from_llm, got {given or 'none of them'}"
+            )
+        if (self.from_llm is None) != (self.pre_buffer_layers is None):
+            raise ValueError(
+                f"model.from_llm={self.from_llm!r} and model.pre_buffer_layers={self.pre_buffer_layers} go together"
+            )
+        if self.path and (self.text or self.vision):
+            raise ValueError(
+                f"model.path={self.path!r} fixes all sizes; model.text and model.vision cannot change them"
+            )
+
+
+@dataclass
+class SourceConfig:
+    """One source of records."""
+
+    kind: Literal["json", "synthetic", "corpus"]
+    """A JSON or JSONL file, drawn pictures, or plain texts for a language model."""
+    weight: float = 1.0
+    """Share of the samples, relative to the other sources."""
+    path: str | None = None
+    """The file (kind json)."""
+    families: dict[str, float] | None = None
+    """Weight of each family; all of them by default (kind synthetic)."""
+    seed: int = 0
+    """Which stream is drawn (kinds synthetic and corpus)."""
+    size: int = 10_000_000
+    """Samples before the source repeats itself (kinds synthetic and corpus)."""
+
+    def __post_init__(self) -> None:
+        if (self.kind == "json") != (self.path is not None):
+            raise ValueError(
+                f"a source of kind {self.kind!r} with path={self.path!r}: kind json needs a path, no other does"
+            )
+        if self.families is not None and self.kind != "synthetic":
+            raise ValueError(f"a source of kind {self.kind!r} has no families; only kind synthetic does")
+
+
+@dataclass
+class DataConfig:
+    """What is learned from and how it is laid out."""
+
+    sources: dict[str, SourceConfig]
+    """Sources by name."""
+    row_length: int = 512
+    """Tokens of a packed row; longer samples are left out."""
+    rows_per_batch: int = 8
+    """Rows of one step."""
+    lookahead: int = 4
+    """Batches worth of samples that rows are chosen from."""
+    max_bad_fraction: float = 0.01
+    """Share of samples that may be too long or unreadable before the run stops."""
+    workers: int = 1
+    """Processes that draw and encode ahead; 0 does it in the training process."""
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ValueError("data.sources is empty; name at least one source")
+        _at_least(self, 1, "row_length", "rows_per_batch", "lookahead")
+        _at_least(self, 0, "workers", "max_bad_fraction")
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW and its learning rate: linear warm-up, then a cosine."""
+
+    learning_rate: float = 8e-4
+    """Peak."""
+    min_fraction: float = 0.05
+    """Share of the peak at the last step."""
+    warmup_steps: int = 100
+    """Steps up to the peak."""
+    beta1: float = 0.9
+    """Decay of the mean of gradients."""
+    beta2: float = 0.95
+    """Decay of the mean of squared gradients."""
+    eps: float = 1e-8
+    """Added to the root of the latter."""
+    weight_decay: float = 0.01
+    """Of matrices; norms and biases have none."""
+    clip: float = 1.0
+    """Largest norm of the whole gradient."""
+
+    def __post_init__(self) -> None:
+        _at_least(
+            self, 0, "learning_rate", "warmup_steps", "eps", "weight_decay", "min_fraction", "beta1", "beta2"
+        )
+        if self.min_fraction > 1:
+            raise ValueError(f"optimizer.min_fraction={self.min_fraction} must not be above 1")
+        if self.clip <= 0:
+            raise ValueError(f"optimizer.clip={self.clip} must be above 0")
+        if max(self.beta1, self.beta2) >= 1:
+            raise ValueError(f"optimizer.beta1={self.beta1} and beta2={self.beta2} must be below 1")
+
+
+@dataclass
+class TrainConfig:
+    """One stage of training."""
+
+    stage: Literal["llm", "pt", "mt", "sft"]
+    """Which parts are trained, see `neo.training.stages`."""
+    model: ModelConfig
+    """What to start from."""
+    data: DataConfig
+    """What to learn from."""
+    output_dir: str
+    """Folder of the run: the finished model, and checkpoints and metrics on the way."""
+    steps: int = 1000
+    """Optimiser steps in all."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """How to learn."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Arithmetic of the forward pass; weights and optimiser are float32 in any case."""
+    loss_reduction: Literal["token", "square", "sample"] = "square"
+    """Weight of a token by the number n of its document's labels: 1, n^-0.5 or 1/n."""
+    seed: int = 0
+    """Of fresh weights and the order of data."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    keep: int = 2
+    """Checkpoints kept while the run goes on."""
+    log_every: int = 10
+    """Steps between lines of metrics."""
+    threads: int | None = None
+    """Threads of the training process; torch's choice by default."""
+    resume: bool = True
+    """Go on from the newest checkpoint in output_dir; false refuses a folder that has one."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "steps", "save_every", "keep", "log_every")
+        if self.threads is not None:
+            _at_least(self, 1, "threads")
+        if self.optimizer.warmup_steps > self.steps:
+            raise ValueError(
+                f"optimizer.warmup_steps={self.optimizer.warmup_steps} is above steps={self.steps}"
+            )
+        if self.stage == "llm" and self.model.from_llm:
+            raise ValueError(
+                "stage llm trains a language model by itself; model.from_llm belongs to stage pt"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in a recipe."""
+        return asdict(self)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a recipe.
+
+    Args:
+        path: YAML file with the fields of `TrainConfig`.
+        overrides: command-line words that change fields: `["--steps", "100", "--optimizer.learning_rate=1e-4"]`.
+
+    Raises:
+        ValueError: no such file, a field that does not exist (the nearest name is given), or a value that does not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such recipe")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a recipe holds fields of the form 'name: value'")
+    values = _override(values, overrides)
+    _check_names(TrainConfig, values, f"{path}: ")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(TrainConfig, "run")
+    try:
+        return parser.instantiate_classes(parser.parse_object({"run": values}))["run"]
+    except ArgumentError as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def _override(values: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """The recipe's values with those of the command line put in."""
+    rest = list(words)
+    while rest:
+        name, equals, text = rest.pop(0).partition("=")
+        if not name.startswith("--") or not (equals or rest):
+            raise ValueError(f"{name!r} is not an override; write --name value or --name=value")
+        *parents, last = name.removeprefix("--").split(".")
+        place = values
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ValueError(f"{name}: {parent} is one value and has no fields")
+        place[last] = yaml.safe_load(text if equals else rest.pop(0))
+    return values
+
+
+def _check_names(kind: Any, values: Any, where: str) -> None:
+    """Refuse names that the dataclass does not have, all the way down."""
+    if not isinstance(values, dict):
+        return
+    if get_origin(kind) is dict:
+        for name, value in values.items():
+            _check_names(get_args(kind)[1], value, f"{where}{name}.")
+    if not is_dataclass(kind):
+        return
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if name not in hints:
+            nearest = difflib.get_close_matches(str(name), hints, n=1, cutoff=0.0)[0]
+            raise ValueError(f"{where}{name} is not a field; did you mean {nearest}?")
+        inner = hints[name]
+        _check_names(
+            inner if not isinstance(inner, types.UnionType) else get_args(inner)[0], value, f"{where}{name}."
+        )
+    missing = [f.name for f in fields(kind) if f.name not in values and f.default is f.default_factory]
+    if missing:
+        raise ValueError(f"{where}{missing[0]} is missing; every run needs it")
+
+
+def _at_least(config: Any, least: int, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) >= least:
+            raise ValueError(f"{name}={getattr(config, name)} must be at least {least}")

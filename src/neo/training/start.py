@@ -1,0 +1,115 @@
+"""The model and processor that a run starts from."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+
+from neo.data.mixture import Mixture
+from neo.model.config import NeoConfig, preset
+from neo.model.from_llm import from_llm
+from neo.model.neo import NeoForConditionalGeneration
+from neo.processing.image import NeoImageProcessor
+from neo.processing.processor import NeoProcessor
+from neo.processing.tokenizer import add_special_tokens, special_ids, train_tokenizer
+from neo.training.config import ModelConfig
+
+
+def load(path: str | Path) -> tuple[NeoForConditionalGeneration, NeoProcessor]:
+    """A NEO checkpoint in float32 and its processor.
+
+    Raises:
+        ValueError: the folder holds no whole checkpoint.
+    """
+    if not Path(path).is_dir():
+        raise ValueError(
+            f"{path}: there is no such folder to load a model from; did the stage before it finish?"
+        )
+    model = NeoForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
+    return model, NeoProcessor.from_pretrained(path)
+
+
+def start(
+    config: ModelConfig, stage: str, mixture: Mixture, seed: int
+) -> tuple[NeoForConditionalGeneration, NeoProcessor]:
+    """The model a stage starts from, in float32, and its processor.
+
+    Args:
+        config: what to start from.
+        stage: in `llm` a preset gives its language model alone.
+        mixture: the training stream, which a preset's tokenizer is made from.
+        seed: of fresh weights.
+
+    Raises:
+        ValueError: a folder holds no whole checkpoint, or sizes do not fit together.
+    """
+    if config.path:
+        return load(config.path)
+    tokenizer: Any
+    if config.from_llm:
+        folder = Path(config.from_llm)
+        if not (folder / "config.json").is_file():
+            raise ValueError(
+                f"{folder}: no language model here to grow from; did the stage before it finish?"
+            )
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        add_special_tokens(tokenizer)
+        assert config.pre_buffer_layers is not None
+        vision = _vision_of(folder) | config.vision
+        model = from_llm(
+            folder, config.pre_buffer_layers, vision, dtype=torch.float32, seed=seed, **_token_ids(tokenizer)
+        )
+    else:
+        sizes = preset(str(config.preset))
+        text = sizes.text_config.to_dict() | config.text  # type: ignore[union-attr]
+        vision = sizes.vision_config.to_dict() | config.vision | {"llm_hidden_size": text["hidden_size"]}  # type: ignore[union-attr]
+        if stage == "llm":
+            text["num_hidden_layers"] -= text["extra_num_layers"]
+            text["extra_num_layers"] = 0
+        tokenizer = train_tokenizer(_texts(mixture, config.tokenizer_samples), text["vocab_size"])
+        model = _fresh(NeoConfig(text_config=text, vision_config=vision, **_token_ids(tokenizer)), seed)
+    if len(tokenizer) > model.config.text_config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} tokens but the model's embedding only "
+            f"{model.config.text_config.vocab_size} rows"
+        )
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    images = NeoImageProcessor.from_vision_config(model.config.vision_config.to_dict())
+    return model, NeoProcessor(images, tokenizer)
+
+
+def _fresh(config: NeoConfig, seed: int) -> NeoForConditionalGeneration:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = NeoForConditionalGeneration(config)
+    if not config.text_config.pre_buffer_layers:  # type: ignore[union-attr]
+        # Without keys for rows and columns a NEO is exactly a Qwen3.
+        for layer in model.model.language_model.layers:
+            torch.nn.init.zeros_(layer.self_attn.k_proj_hw.weight)
+    return model
+
+
+def _token_ids(tokenizer: Any) -> dict[str, int]:
+    ids = special_ids(tokenizer)
+    return {
+        "image_token_id": ids.image,
+        "image_start_token_id": ids.image_start,
+        "image_end_token_id": ids.image_end,
+    }
+
+
+def _vision_of(folder: Path) -> dict[str, Any]:
+    """The picture sizes that a language model made by stage llm was planned for; none for a Qwen3."""
+    config = NeoConfig.get_config_dict(folder)[0]
+    return dict(config.get("vision_config") or {})
+
+
+def _texts(mixture: Mixture, samples: int) -> Iterable[str]:
+    for k in range(samples):
+        for message in mixture[k].messages:
+            content = message["content"]
+            parts = [{"text": content}] if isinstance(content, str) else content
+            yield "".join(part.get("text", "") for part in parts)

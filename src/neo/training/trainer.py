@@ -1,0 +1,204 @@
+"""The training loop."""
+
+import logging
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from neo.data.loader import Batch, PackedLoader
+from neo.data.mixture import Mixture
+from neo.data.packing import Packer
+from neo.data.sources import CorpusSource, JsonSource, Source, SyntheticSource
+from neo.model.loss import document_loss_weights
+from neo.training import checkpoint, start
+from neo.training.config import DataConfig, SourceConfig, TrainConfig
+from neo.training.metrics import Metrics, draw_curves
+from neo.training.optimizer import build_optimizer, learning_rate
+from neo.training.stages import choose_trained
+
+logger = logging.getLogger(__name__)
+
+
+def train(config: TrainConfig) -> Path:
+    """Train one stage, from the newest checkpoint in `output_dir` if there is one.
+
+    Returns:
+        `output_dir`, which then holds the finished model and processor, the metrics and the curves.
+
+    Raises:
+        ValueError: something in the configuration or the data is wrong, or the loss is not finite.
+    """
+    return Trainer(config).run()
+
+
+def build_mixture(config: DataConfig, seed: int) -> Mixture:
+    """The training stream of a recipe."""
+    sources = [_source(name, source) for name, source in config.sources.items()]
+    return Mixture(sources, [source.weight for source in config.sources.values()], seed)
+
+
+def _source(name: str, config: SourceConfig) -> Source:
+    if config.kind == "json":
+        return JsonSource(str(config.path), name)
+    if config.kind == "synthetic":
+        return SyntheticSource(config.seed, "train", config.families, config.size, name)
+    return CorpusSource(config.seed, "train", config.size, name)
+
+
+class Trainer:
+    """One stage of training: model, data, optimiser and how far they are."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.output_dir = Path(config.output_dir)
+        self.step = 0
+        """Steps done."""
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        saved = checkpoint.checkpoints(self.output_dir)
+        if saved and not config.resume:
+            raise ValueError(
+                f"{self.output_dir} holds checkpoints of a run; use another output_dir or resume=true"
+            )
+        data = config.data
+        mixture = build_mixture(data, config.seed)
+        self.model, self.processor = (
+            start.load(saved[-1]) if saved else start.start(config.model, config.stage, mixture, config.seed)
+        )
+        trained = choose_trained(self.model, config.stage)
+        self.parameters = [parameter for parameters in trained.values() for parameter in parameters]
+        self.optimizer = build_optimizer(self.parameters, config.optimizer)
+        packer = Packer(data.row_length, data.rows_per_batch, data.lookahead, data.max_bad_fraction)
+        pad = self.processor.tokenizer.pad_token_id or 0
+        self.loader = PackedLoader(mixture, self.processor, packer, data.workers, pad)
+        random.seed(config.seed)
+        np.random.seed(config.seed)
+        torch.manual_seed(config.seed)
+        if saved:
+            self._restore(saved[-1])
+        self.model.train()
+
+    def run(self) -> Path:
+        """Train to the last step; see `train`."""
+        config = self.config
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        (self.output_dir / "recipe.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
+        metrics = Metrics(self.output_dir, self.step)
+        columns = (
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[speed]:,.0f} tokens/s"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns) as progress:
+            task = progress.add_task(
+                config.stage, total=config.steps, completed=self.step, loss=float("nan"), speed=0
+            )
+            for line in self._steps(iter(self.loader)):
+                progress.update(task, completed=self.step)
+                if line:
+                    metrics.add(line)
+                    progress.update(task, loss=line["loss"], speed=line["tokens_per_second"])
+                    if not progress.console.is_terminal:
+                        logger.info(
+                            "step %d/%d  loss %.4f  %.0f tokens/s",
+                            self.step,
+                            config.steps,
+                            line["loss"],
+                            line["tokens_per_second"],
+                        )
+                if self.step % config.save_every == 0 and self.step < config.steps:
+                    self._save()
+                    draw_curves(self.output_dir, f"stage {config.stage}")
+        self._save()
+        draw_curves(self.output_dir, f"stage {config.stage}")
+        checkpoint.save_finished(self.output_dir, self.model, self.processor)
+        logger.info("stage %s is done: %s", config.stage, self.output_dir)
+        return self.output_dir
+
+    def _steps(self, batches: Iterator[Batch]) -> Iterator[dict[str, Any] | None]:
+        """Do the remaining steps; after each, a line of metrics where one is due."""
+        began = time.perf_counter()
+        losses, tokens, samples, waited, since = [], 0, 0, 0.0, began
+        while self.step < self.config.steps:
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - asked
+            rate = learning_rate(self.step, self.config.steps, self.config.optimizer)
+            loss, norm = self._step(batch, rate)
+            self.step += 1
+            losses.append(loss)
+            tokens += batch.tokens
+            samples += len(batch.names)
+            if self.step % self.config.log_every and self.step < self.config.steps:
+                yield None
+                continue
+            now = time.perf_counter()
+            capacity = len(losses) * self.config.data.rows_per_batch * self.config.data.row_length
+            yield {
+                "step": self.step,
+                "loss": sum(losses) / len(losses),
+                "learning_rate": rate,
+                "gradient_norm": norm,
+                "tokens_per_second": tokens / (now - since),
+                "samples_per_second": samples / (now - since),
+                "fill": tokens / capacity,
+                "data_wait": waited / (now - since),
+                "seconds": now - began,
+            }
+            losses, tokens, samples, waited, since = [], 0, 0, 0.0, time.perf_counter()
+
+    def _step(self, batch: Batch, rate: float) -> tuple[float, float]:
+        """One optimiser step; the loss and the norm of the gradient before clipping."""
+        loss = self._loss(batch)
+        if not torch.isfinite(loss):
+            raise ValueError(self._not_finite("loss", batch))
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip)
+        if not torch.isfinite(norm):
+            raise ValueError(self._not_finite("gradient", batch))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.item(), norm.item()
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        inputs = batch.inputs
+        weights = document_loss_weights(inputs["labels"], inputs["document_ids"], self.config.loss_reduction)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
+            return self.model(**inputs, loss_weights=weights).loss
+
+    def _not_finite(self, what: str, batch: Batch) -> str:
+        return (
+            f"the {what} is not finite at step {self.step + 1}; the batch held {', '.join(batch.names)}; "
+            "lower optimizer.learning_rate or look at these records"
+        )
+
+    def _save(self) -> None:
+        state = {
+            "step": self.step,
+            "optimizer": self.optimizer.state_dict(),
+            "data": self.loader.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+        saved = checkpoint.save_checkpoint(
+            self.output_dir, self.step, self.config.keep, self.model, self.processor, state
+        )
+        logger.info("saved %s", saved)
+
+    def _restore(self, saved: Path) -> None:
+        state = checkpoint.load_state(saved)
+        self.step = state["step"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.loader.load_state_dict(state["data"])
+        torch.set_rng_state(state["random"])
+        logger.info("going on from %s", saved)
