@@ -186,6 +186,7 @@ def test_the_last_turn_can_be_left_open():
         ([user("<image> <image>", "a")], "turn 1 .user. has 2 <image> placeholders but 1 images"),
         ([user("<image>", ["a", "b"])], "turn 1 .user. has 1 <image> placeholders but 2 images"),
         ([user("<image>")], "turn 1 .user. has 1 <image> placeholders but 0 images"),
+        ([user("Hi", "a"), ANSWER, user("<image>?")], "turn 3 .user. has 1 <image> .* but 0 images"),
         ([user("Hi", "a"), ANSWER, user("<image><image>")], "turn 3 .user. has 2 <image> .* but 0 images"),
     ],
 )  # fmt: skip

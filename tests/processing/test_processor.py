@@ -174,6 +174,7 @@ def test_mistakes_are_one_sentence(processor):
         ([user("<image> <image>", picture())], "2 <image> placeholders but 1 images"),
         ([user("?", "/nowhere.png")], "/nowhere.png: cannot read the picture file"),
         ([user("?", picture(2, 500))], "500 x 2 pixels"),
+        ([{"role": "user", "content": [{"type": "image"}]}], "a part of type image has no picture"),
         ([user("?", "https://example.com/a.png")], "a web address is not fetched here"),
     ):
         with pytest.raises(ValueError, match=words):

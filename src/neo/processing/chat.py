@@ -7,8 +7,9 @@ in which `<image>` is text. Pictures belong to user turns. An empty system messa
 
 Where pictures stand:
 
-- as many `<image>` as pictures in the conversation: each picture takes the next placeholder;
-- a turn without placeholder: one picture goes before the text as `<image>\\n`, several as
+- in strings with as many `<image>` as pictures: each picture takes the next placeholder, if need be that of
+  a later turn (records may list all pictures at the first turn, if this has a placeholder);
+- in a turn without placeholder: one picture goes before the text as `<image>\\n`, several as
   `Image-1: <image>\\nImage-2: <image>\\n`, numbered by their place in the conversation;
 - in a list of parts: where they are listed, on lines of their own, those next to one another numbered so.
 """
@@ -115,6 +116,8 @@ def parse(
     drafts = [_draft(message, number) for number, message in enumerate(messages, 1)]
     attached = [source for draft in drafts for source in draft.attached]
     in_order = len(attached) == sum(draft.slots for draft in drafts)
+    # A picture whose own turn has no placeholder belongs before that turn's text, whatever later turns say.
+    in_order = in_order and all(draft.slots for draft in drafts if draft.attached)
     images: list[Any] = []
 
     def place(source: Any) -> list[int]:

@@ -106,6 +106,8 @@ class NeoProcessor(ProcessorMixin):
         largest = images.max_pixels if max_pixels is None else max_pixels
 
         def open_image(source: Any) -> list[Any]:
+            if source is None:
+                raise ValueError("a part of type image has no picture; give it as 'image', 'url' or 'path'.")
             opened = load_image(
                 fetch_image(source) if fetch and is_web_address(source) else source, exif=exif
             )
