@@ -57,7 +57,7 @@ def small_config(token_ids: dict[str, int]) -> NeoConfig:
 
 @pytest.fixture(scope="session")
 def compose(token_ids: dict[str, int]) -> Callable[..., dict[str, torch.Tensor]]:
-    """`compose(row, ..., seed=0)`: model inputs; each row is a list of parts, shorter rows are padded left."""
+    """`compose(row, ..., seed=0)`: model inputs; each row lists its parts, shorter rows are padded left."""
 
     def make(*rows: Sequence[Part], seed: int = 0) -> dict[str, Any]:
         generator = torch.Generator().manual_seed(seed)

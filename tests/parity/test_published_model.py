@@ -96,7 +96,7 @@ def test_hidden_states_and_logits(
 def test_greedy_through_forward(
     tiny: NeoForConditionalGeneration, vectors: dict[str, dict[str, Tensor]], name: str
 ) -> None:
-    """Token by token with a cache. In "two_images" the model writes <IMG_CONTEXT>, then a word like others."""
+    """Token by token with a cache. In "two_images" the model writes <IMG_CONTEXT>: a word like others."""
     case = vectors[name]
     output = tiny(**inputs_of(case))
     last = int(case["thw_positions"][0, -1])

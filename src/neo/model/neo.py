@@ -23,6 +23,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
+from transformers.utils.output_capturing import capture_outputs
 
 from neo.model import checkpoint
 from neo.model.attention import BACKENDS, Attend, attention_over
@@ -213,7 +214,7 @@ class NeoModel(NeoPreTrainedModel):
         """One vector per image token, all pictures one after the other: (tokens, C)."""
         return self.vision_model(pixel_values, image_grid_hw)
 
-    @can_return_tuple
+    @capture_outputs
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -326,9 +327,10 @@ class NeoForConditionalGeneration(NeoPreTrainedModel, GenerationMixin):
             loss_weights: (B, L) weight of each label.
             use_cache: return the cache; by default outside training.
             logits_to_keep: compute logits of the last so many places only; 0 means all.
+            kwargs: `output_hidden_states=True` returns the embeddings and what every layer gave, the last normalised.
 
         Returns:
-            `loss` (with labels), `logits` (B, L, V), `past_key_values`.
+            `loss` (with labels), `logits` (B, L, V), `past_key_values`, `hidden_states`.
 
         Raises:
             ValueError: image tokens and picture grids do not match, or positions are missing beside a cache.
@@ -344,12 +346,19 @@ class NeoForConditionalGeneration(NeoPreTrainedModel, GenerationMixin):
             image_grid_thw=image_grid_thw,
             document_ids=document_ids,
             use_cache=use_cache if use_cache is not None else not self.training and labels is None,
+            return_dict=True,
+            **kwargs,
         )
         logits = self.lm_head(outputs.last_hidden_state[:, -logits_to_keep:])
         loss = None
         if labels is not None:
             loss = next_token_loss(logits, labels, loss_weights, kwargs.get("num_items_in_batch"))
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=outputs.past_key_values)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+        )
 
     # --- what transformers' generate() asks for: three rows of positions instead of one ---
 

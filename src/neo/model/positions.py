@@ -30,7 +30,8 @@ def number_images(input_ids_BL: Tensor, tokens_per_image_N: Tensor, image_token_
         (B, L): the index of the token's picture in the batch, `TEXT` for words.
 
     Raises:
-        ValueError: the ids hold more or fewer image tokens than the pictures give, or a picture's tokens are torn apart.
+        ValueError: the ids hold more or fewer image tokens than the pictures give, a picture gives none, or its tokens
+            are torn apart.
     """
     is_image = input_ids_BL == image_token_id
     places = is_image.flatten().nonzero().squeeze(-1)
@@ -39,6 +40,8 @@ def number_images(input_ids_BL: Tensor, tokens_per_image_N: Tensor, image_token_
             f"the text holds {places.numel()} image tokens but the pictures give {given} "
             f"({tokens_per_image_N.numel()} pictures): every picture needs one <IMG_CONTEXT> per token of its grid"
         )
+    if (tokens_per_image_N < 1).any():
+        raise ValueError(f"a picture must give at least one image token, the pictures give {tokens_per_image_N.tolist()}")
     image_ids = torch.full_like(input_ids_BL, TEXT)
     if given == 0:
         return image_ids
