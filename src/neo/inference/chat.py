@@ -1,0 +1,424 @@
+"""What `neo.load_model` returns: ask about pictures, in batches, as a stream, in a conversation.
+
+model = neo.load_model("neo-demo")
+model.generate(image="photo.jpg", text="What is this?")
+chat = model.start_chat()
+chat.ask("What color is it?", image="photo.jpg"); chat.ask("And its shape?")
+
+In a question `<image>` marks where a picture stands, once for each; without any, the pictures stand before
+the text, several of them numbered `Image-1: `, `Image-2: ` and so on.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+
+from neo.inference import names
+from neo.inference.decoding import Memory, count_steps, generate_tokens, text_pieces, to_text
+from neo.inference.sampling import Sampling
+from neo.model.config import NeoConfig
+from neo.model.neo import NeoForConditionalGeneration
+from neo.processing.chat import PLACEHOLDER
+from neo.processing.picture import load_image
+from neo.processing.processor import Encoded, NeoProcessor
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DEFAULT_NEW_TOKENS = 512
+TILES = 6
+"""Most pieces that `tile=True` cuts a very large picture into, besides an overview of it."""
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+def load_model(
+    name: str = "neo-demo",
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
+    download: bool = False,
+    **config_overrides: Any,
+) -> "ChatModel":
+    """Load a NEO and everything needed to ask it.
+
+    Args:
+        name: "neo-demo", a published name such as "NEO-2B-SFT", a hub id or a folder.
+        dtype: "fp32", "bf16", "fp16" or a torch dtype; "auto" is the checkpoint's.
+        device: "cpu", "cuda", "cuda:1", "mps"; "auto" is the best there is, cuda before mps before cpu.
+        download: fetch a hub id that is not in the local cache; without it nothing is fetched.
+        config_overrides: fields of `NeoConfig` to change, `attn_implementation`, or `min_pixels` and
+            `max_pixels`, the area in pixels between which pictures are scaled.
+
+    Raises:
+        ValueError: the model is unknown or not on this machine, its files are not whole, an option is wrong.
+    """
+    chosen_dtype, chosen_device = _dtype(dtype), _device(device)
+    pixels = {
+        key: config_overrides.pop(key) for key in ("min_pixels", "max_pixels") if key in config_overrides
+    }
+    _check_names(config_overrides)
+    folder = names.resolve(name, download)
+    names.read_config(folder)
+    if (folder / "tokenizer.json").is_file():
+        names.read_json(folder / "tokenizer.json")
+    elif not (folder / "vocab.json").is_file():
+        raise ValueError(f"{folder}: no tokenizer.json here; a NEO needs its tokenizer beside its weights")
+    try:
+        processor = NeoProcessor.from_pretrained(folder, **pixels)
+        ids = {"image_token_id": processor.ids.image, "image_start_token_id": processor.ids.image_start}
+        ids |= {"image_end_token_id": processor.ids.image_end}
+        model = NeoForConditionalGeneration.from_pretrained(
+            folder, dtype=chosen_dtype, **ids | config_overrides
+        )
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be loaded ({' '.join(str(error).split())})") from error
+    return ChatModel(model.to(chosen_device).eval().requires_grad_(False), processor, str(name))
+
+
+def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
+    if (isinstance(dtype, torch.dtype) and dtype.is_floating_point) or dtype == "auto":
+        return dtype
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r} must be auto, {', '.join(DTYPES)} or a floating-point torch dtype")
+    return DTYPES[str(dtype)]
+
+
+def _device(device: str | torch.device) -> torch.device:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return torch.device(next(kind for kind in there if there[kind]))
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} must be auto, cpu, cuda, cuda:N or mps") from error
+    if not there.get(chosen.type, True) or (
+        chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()
+    ):
+        found = ", ".join(kind for kind in there if there[kind])
+        raise ValueError(f"device={device!r} is not on this machine, which has {found}")
+    return chosen
+
+
+def _check_names(overrides: Mapping[str, Any]) -> None:
+    known = [*(field.name for field in fields(NeoConfig)), "attn_implementation", "min_pixels", "max_pixels"]
+    for key in overrides:
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"{key} is not an option of load_model or a field of NeoConfig; did you mean {nearest}?"
+            )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said."""
+
+    text: str
+    new_tokens: int
+    """Tokens of the answer, its end not counted."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A checked question: the prompt, how many tokens may follow it and how they are chosen."""
+
+    prompt: Encoded
+    max_new_tokens: int
+    sampling: Sampling
+
+
+class ChatModel:
+    """A loaded NEO: `model` (the network), `processor`, `name`.
+
+    The methods take the same options:
+        max_length, max_new_tokens: two names for how many tokens the answer may have; 512 unless given.
+        temperature, top_p, top_k, seed: see `Sampling`; by default the likeliest token always.
+        tile: cut pictures above the pixel limit into up to 6 (True) or so many tiles beside an overview. It
+            shows small print, and costs up to 7 times the tokens.
+    A picture is a path, a PIL image, the bytes of a file, a file object or an array.
+    """
+
+    def __init__(self, model: NeoForConditionalGeneration, processor: NeoProcessor, name: str = "") -> None:
+        self.model, self.processor, self.name = model, processor, name
+        self._stop_ids = frozenset({processor.ids.im_end, processor.tokenizer.eos_token_id} - {None})
+
+    def generate(
+        self,
+        messages: Messages | None = None,
+        *,
+        image: Any = None,
+        text: str | None = None,
+        system: str | None = None,
+        **options: Any,
+    ) -> str:
+        """Answer a question about one or several pictures or none, or the last of a list of messages.
+
+        Args:
+            messages: a whole conversation, in place of image and text (see `neo.processing.chat`).
+            image: a picture, a list of them, or None.
+            text: the question.
+            system: system prompt.
+            options: see the class.
+
+        Raises:
+            ValueError: bad input, in one sentence: nothing to answer, an unreadable picture, an option
+                outside its range, a conversation longer than the model's context.
+        """
+        return self.answer(messages, image=image, text=text, system=system, **options).text
+
+    def answer(
+        self,
+        messages: Messages | None = None,
+        *,
+        image: Any = None,
+        text: str | None = None,
+        system: str | None = None,
+        **options: Any,
+    ) -> Answer:
+        """As `generate`, with the number of tokens."""
+        request = self.request(_messages(messages, image, text, system), **options)
+        tokens = list(self.tokens(request))
+        return Answer(to_text(self.processor.tokenizer, tokens), len(tokens))
+
+    def stream(
+        self,
+        messages: Messages | None = None,
+        *,
+        image: Any = None,
+        text: str | None = None,
+        system: str | None = None,
+        **options: Any,
+    ) -> Iterator[str]:
+        """As `generate`, in pieces as they are said; bad input is raised at once, before the first piece."""
+        request = self.request(_messages(messages, image, text, system), **options)
+        return text_pieces(self.processor.tokenizer, self.tokens(request))
+
+    def generate_batch(
+        self,
+        images: Sequence[Any] | None,
+        texts: Sequence[str] | str,
+        *,
+        system: str | None = None,
+        batch_size: int = 8,
+        **options: Any,
+    ) -> list[str]:
+        """Answer several questions at once: what `generate` answers to each alone.
+
+        Args:
+            images: for each question a picture, a list of them or None; None for text alone.
+            texts: the questions, or one that is asked of every picture.
+            system: system prompt of all of them.
+            batch_size: so many are computed together; less needs less memory.
+            options: see the class.
+
+        Raises:
+            ValueError: as `generate`; the sentence says which question, counted from 1.
+        """
+        if isinstance(images, str | bytes) or (images is not None and not isinstance(images, Sequence)):
+            raise ValueError(
+                "images must be a list with a picture, a list of pictures or None for each question"
+            )
+        if isinstance(texts, str):
+            texts = [texts] * len(images or [None])
+        images = [None] * len(texts) if images is None else images
+        if len(images) != len(texts):
+            raise ValueError(
+                f"{len(images)} images and {len(texts)} texts were given; give one image for each text"
+            )
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        requests = []
+        for number, (image, text) in enumerate(zip(images, texts, strict=True), 1):
+            try:
+                requests.append(self.request(_messages(None, image, text, system), **options))
+            except ValueError as error:
+                raise ValueError(f"question {number}: {error}") from error
+        answers: list[str] = []
+        for start in range(0, len(requests), batch_size):
+            answers += self._answer_together(requests[start : start + batch_size])
+        return answers
+
+    def start_chat(self, system: str | None = None, tile: bool | int = False) -> "Chat":
+        """Begin a conversation."""
+        return Chat(self, system, tile)
+
+    def request(
+        self,
+        messages: Messages,
+        *,
+        max_length: int | None = None,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int | None = None,
+        seed: int | None = None,
+        tile: bool | int = False,
+    ) -> _Request:
+        """Check and encode a conversation that ends with the user's turn."""
+        sampling = Sampling(temperature, top_p, top_k, seed)
+        limit = _one_limit(max_length, max_new_tokens)
+        prompt = self.processor.encode(messages, add_generation_prompt=True, max_tiles=_tiles(tile))
+        steps, context = (
+            count_steps(self.model, prompt),
+            self.model.config.text_config.max_position_embeddings,
+        )
+        if (needed := steps + (limit or 1)) > context:
+            raise ValueError(
+                f"the conversation takes {steps} steps, with the answer up to {needed}, but the model's "
+                f"context is {context}: shorten the text or ask for less"
+            )
+        return _Request(prompt, limit or min(DEFAULT_NEW_TOKENS, context - steps), sampling)
+
+    def tokens(self, request: _Request, memory: Memory | None = None) -> Iterator[int]:
+        """The answer's tokens as they are said."""
+        batch = self.processor.collate([request.prompt])
+        rows = generate_tokens(
+            self.model, batch, request.max_new_tokens, request.sampling, self._stop_ids, memory
+        )
+        for (token,) in rows:
+            assert token is not None  # the only row ends with the loop
+            yield token
+
+    def _answer_together(self, requests: list[_Request]) -> list[str]:
+        batch = self.processor.collate([request.prompt for request in requests])
+        limits = [request.max_new_tokens for request in requests]
+        steps = generate_tokens(self.model, batch, max(limits), requests[0].sampling, self._stop_ids)
+        columns = list(zip(*steps, strict=True)) or [()] * len(requests)
+        tokens = [
+            [token for token in column[:limit] if token is not None]
+            for column, limit in zip(columns, limits, strict=True)
+        ]
+        return [to_text(self.processor.tokenizer, row) for row in tokens]
+
+
+class Chat:
+    """A conversation with a model, made by `ChatModel.start_chat`.
+
+    It keeps its cache between turns, so that a turn costs its own tokens only. A turn that fails, or is
+    broken off, is as if it had not been asked.
+    """
+
+    def __init__(self, model: ChatModel, system: str | None = None, tile: bool | int = False) -> None:
+        _tiles(tile)
+        self._model, self._system, self._tile = model, system, tile
+        self.reset()
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The conversation so far (a copy), as `generate` takes it."""
+        return copy_messages(self._messages)
+
+    def reset(self) -> None:
+        """Forget everything but the system prompt."""
+        self._messages = _system_message(self._system)
+        self._memory: Memory | None = None
+
+    def ask(self, text: str, image: Any = None, **options: Any) -> str:
+        """The answer to a next turn; takes what `ChatModel.generate` takes.
+
+        Raises:
+            ValueError: as `generate`.
+        """
+        return "".join(self.stream(text, image, **options))
+
+    def stream(self, text: str, image: Any = None, **options: Any) -> Iterator[str]:
+        """As `ask`, in pieces as they are said."""
+        # Pictures are opened now: a file may change between turns, and a stream can be read only once.
+        pictures = [load_image(one) for one in _pictures(image)]
+        messages = [*self._messages, _user_message(text, pictures)]
+        request = self._model.request(messages, tile=self._tile, **options)
+        return self._say(messages, request)
+
+    def _say(self, messages: list[dict[str, Any]], request: _Request) -> Iterator[str]:
+        # While the answer is under way only this call has the memory: broken off, the next starts anew.
+        memory, self._memory = self._memory or Memory.empty(self._model.model), None
+        memory.keep_beginning(request.prompt, self._model.processor.ids.image)
+        said = []
+        for piece in text_pieces(self._model.processor.tokenizer, self._model.tokens(request, memory)):
+            said.append(piece)
+            yield piece
+        self._messages = [*messages, {"role": "assistant", "content": "".join(said)}]
+        self._memory = memory
+
+
+def copy_messages(messages: Messages) -> list[dict[str, Any]]:
+    """The messages and their parts copied, the pictures shared."""
+    copies = [dict(message) for message in messages]
+    for message in copies:
+        if isinstance(message["content"], list):
+            message["content"] = [dict(part) for part in message["content"]]
+    return copies
+
+
+def _messages(
+    messages: Messages | None, image: Any, text: str | None, system: str | None
+) -> list[dict[str, Any]]:
+    """The conversation that the arguments of `generate` make."""
+    if messages is None:
+        return [*_system_message(system), _user_message(text, _pictures(image))]
+    if image is not None or text is not None:
+        raise ValueError("give either messages or image and text, not both")
+    if (
+        not isinstance(messages, list | tuple)
+        or not messages
+        or not all(isinstance(m, Mapping) for m in messages)
+    ):
+        raise ValueError(
+            "messages must be a list of {'role': ..., 'content': ...}; a question alone goes into text="
+        )
+    if messages[-1].get("role") != "user":
+        raise ValueError(
+            f"the last message must be the user's to be answered, but it is the {messages[-1].get('role')}'s"
+        )
+    if system is not None and messages[0].get("role") == "system":
+        raise ValueError("the messages begin with a system message already; leave out system")
+    return [*_system_message(system), *(dict(message) for message in messages)]
+
+
+def _system_message(system: str | None) -> list[dict[str, Any]]:
+    if system is not None and not isinstance(system, str):
+        raise ValueError(f"system must be a string, not {type(system).__name__}")
+    return [{"role": "system", "content": system}] if system else []
+
+
+def _user_message(text: str | None, pictures: list[Any]) -> dict[str, Any]:
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"text must be a string, not {type(text).__name__}")
+    if not (text and text.strip()) and not pictures:
+        raise ValueError("there is nothing to answer: give a text, an image or both")
+    if text and PLACEHOLDER in text:
+        if (slots := text.count(PLACEHOLDER)) != len(pictures):
+            raise ValueError(
+                f"the text has {slots} {PLACEHOLDER} placeholders but {len(pictures)} images were given; "
+                "give one image for each, or no placeholder at all"
+            )
+        return {"role": "user", "content": text, "image": pictures}
+    parts: list[dict[str, Any]] = [{"type": "image", "image": picture} for picture in pictures]
+    return {"role": "user", "content": [*parts, {"type": "text", "text": text or ""}]}
+
+
+def _pictures(image: Any) -> list[Any]:
+    if image is None:
+        return []
+    return list(image) if isinstance(image, list | tuple) else [image]
+
+
+def _tiles(tile: bool | int) -> int:
+    if isinstance(tile, bool):
+        return TILES if tile else 1
+    if not isinstance(tile, int) or tile < 1:
+        raise ValueError(f"tile={tile!r} must be True, False or the most tiles, at least 1")
+    return tile
+
+
+def _one_limit(max_length: int | None, max_new_tokens: int | None) -> int | None:
+    """Both names bound the new tokens."""
+    for name, value in (("max_length", max_length), ("max_new_tokens", max_new_tokens)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+    if None not in (max_length, max_new_tokens) and max_length != max_new_tokens:
+        raise ValueError(
+            f"max_length={max_length} and max_new_tokens={max_new_tokens} both bound the answer; give one"
+        )
+    return max_length or max_new_tokens

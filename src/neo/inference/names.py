@@ -1,0 +1,113 @@
+"""Names of models to folders: the model in the package, the published ones, any hub id, any folder.
+
+Nothing is fetched unless asked: without `download`, a hub id must be in the local Hugging Face cache already.
+"""
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+BUNDLED = ("neo-demo",)
+"""Models that come with the package."""
+
+PUBLISHED = {
+    **{
+        f"NEO-{size}-{stage}": f"Paranioar/NEO1_0-{size}-{stage}"
+        for size in ("2B", "9B")
+        for stage in ("PT", "MT", "SFT")
+    },
+    **{f"NEO-ov-{size}-SFT": f"Paranioar/NEO1_5-{size}-SFT" for size in ("2B", "9B")},
+}
+"""Published models and their hub ids."""
+
+CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
+FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.md"]
+"""What is downloaded of a hub id: no pickles, no code."""
+
+
+def resolve(name: str, download: bool = False) -> Path:
+    """The folder of a model.
+
+    Args:
+        name: a name of `BUNDLED` or `PUBLISHED` (upper or lower case), a hub id or a folder.
+        download: fetch a hub id where it is not in the local cache yet.
+
+    Raises:
+        ValueError: the name is unknown, or the model is not on this machine.
+    """
+    known = {one.lower(): one for one in (*BUNDLED, *PUBLISHED)}.get(str(name).lower())
+    if known in BUNDLED:
+        return _checkpoint(CHECKPOINTS / known, f"{known} is missing from this installation: no config.json")
+    if known:
+        return _hub_folder(PUBLISHED[known], known, download)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _checkpoint(folder, f"{folder}: this is not a checkpoint folder: no config.json")
+    if folder.exists():
+        raise ValueError(f"{folder}: this is a file; give the folder of a checkpoint")
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(name)):
+        return _hub_folder(str(name), str(name), download)
+    if "/" in str(name) or "\\" in str(name):
+        raise ValueError(f"{name}: there is no such folder")
+    choices = [*BUNDLED, *PUBLISHED]
+    nearest = difflib.get_close_matches(str(name).lower(), [one.lower() for one in choices], n=1, cutoff=0.0)[
+        0
+    ]
+    nearest = next(one for one in choices if one.lower() == nearest)
+    raise ValueError(
+        f"unknown model {name!r}: did you mean {nearest}? A hub id (owner/name) or a folder will do too"
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The raw `config.json` of a NEO checkpoint.
+
+    Raises:
+        ValueError: it is not JSON, or not a NEO's.
+    """
+    config = read_json(folder / "config.json")
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "neo_chat":
+        hint = "; neo init grows a NEO from it" if kind == "qwen3" else ""
+        raise ValueError(f"{folder}: model_type is {kind!r}, not 'neo_chat', so this is not a NEO{hint}")
+    return config
+
+
+def read_json(file: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: not a whole JSON file ({error})") from error
+
+
+def _checkpoint(folder: Path, complaint: str) -> Path:
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{complaint} in {folder}" if str(folder) not in complaint else complaint)
+    return folder
+
+
+def _hub_folder(hub_id: str, name: str, download: bool) -> Path:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(hub_id, local_files_only=not download, allow_patterns=FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        if download:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"{name}: cannot download {hub_id} from the Hugging Face hub ({reason})"
+            ) from error
+        raise ValueError(
+            f"{name} is not on this machine: fetch it with 'hf download {hub_id}' (into "
+            f"{constants.HF_HUB_CACHE}) or with --download (download=True in Python), "
+            "or give the path of a folder that holds it"
+        ) from error
+    return _checkpoint(folder, f"{name}: the download of {hub_id} is not whole: no config.json")

@@ -1,0 +1,69 @@
+import pytest
+import torch
+
+from neo.inference.sampling import Sampling
+
+LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0], [0.0, 3.0, 0.0, 0.0]])
+
+
+def test_temperature_0_takes_the_likeliest():
+    assert Sampling().choose(LOGITS, []).tolist() == [0, 1]
+
+
+def test_probabilities_at_temperature_1_are_the_models():
+    torch.testing.assert_close(Sampling(1.0).probabilities(LOGITS), LOGITS.softmax(-1))
+
+
+def test_top_k_keeps_the_k_likeliest():
+    kept = Sampling(1.0, top_k=2).probabilities(LOGITS)[0]
+    assert kept.nonzero().flatten().tolist() == [0, 1]
+    torch.testing.assert_close(kept[:2], LOGITS[0, :2].softmax(-1))
+
+
+@pytest.mark.parametrize(
+    ("top_p", "count"), [(1e-6, 1), (0.64, 1), (0.65, 2), (0.88, 2), (0.89, 3), (1.0, 4)]
+)
+def test_top_p_keeps_the_fewest_that_reach_it(top_p: float, count: int):
+    # 0.644, 0.237, 0.087, 0.032: together 0.644, 0.881, 0.968, 1
+    assert (Sampling(1.0, top_p=top_p).probabilities(LOGITS)[0] > 0).sum() == count
+
+
+def test_top_p_applies_to_what_top_k_left():
+    assert (Sampling(1.0, top_p=0.7, top_k=2).probabilities(LOGITS)[0] > 0).sum() == 1  # 0.731 of two
+
+
+def test_frequencies_follow_the_probabilities():
+    sampling = Sampling(1.0, seed=0)
+    generators = sampling.generators(2)
+    drawn = torch.stack([sampling.choose(LOGITS, generators) for _ in range(4000)])
+    for row in range(2):
+        frequencies = drawn[:, row].bincount(minlength=4) / 4000
+        torch.testing.assert_close(frequencies, LOGITS[row].softmax(-1), atol=0.03, rtol=0)
+
+
+def test_a_seed_repeats_and_leaves_the_global_generator_alone():
+    state = torch.get_rng_state()
+    draws = [Sampling(1.0, seed=5), Sampling(1.0, seed=5), Sampling(1.0, seed=6)]
+    flat = torch.zeros(1, 1000)
+    first, second, third = (one.choose(flat, one.generators(1)).item() for one in draws)
+    assert first == second != third
+    unseeded = {one.choose(flat, one.generators(1)).item() for one in [Sampling(1.0)] * 8}
+    assert len(unseeded) > 1
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [
+        ({"temperature": -0.1}, "temperature=-0.1"),
+        ({"temperature": float("nan")}, "temperature=nan"),
+        ({"temperature": float("inf")}, "temperature=inf"),
+        ({"top_p": 0.0}, "top_p=0.0"),
+        ({"top_p": 1.1}, "top_p=1.1"),
+        ({"top_k": 0}, "top_k=0"),
+        ({"seed": -1}, "seed=-1"),
+    ],
+)
+def test_values_outside_their_range(wrong: dict, name: str):
+    with pytest.raises(ValueError, match=name):
+        Sampling(**wrong)
