@@ -89,9 +89,7 @@ def test_cached_decoding_equals_the_full_forward(tiny: NeoForConditionalGenerati
             past_key_values=output.past_key_values,
         )
         logits.append(output.logits)
-    torch.testing.assert_close(
-        torch.cat(logits, dim=1), expected, atol=1e-4, rtol=0
-    )  # measured: 6.8e-6
+    torch.testing.assert_close(torch.cat(logits, dim=1), expected, atol=1e-4, rtol=0)  # measured: 6.8e-6
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])

@@ -370,9 +370,11 @@ class NeoForConditionalGeneration(NeoPreTrainedModel, GenerationMixin):
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
         inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
         past = input_ids.shape[1] - inputs["input_ids"].shape[1]
-        if past and not kwargs.get("is_first_iteration"):
-            # generate() moves all three rows on by one per new token, but words stay at h = w = 0.
-            inputs["position_ids"][1:] = 0
+        if not kwargs.get("is_first_iteration"):
+            # generate() moves all three rows on by one per new token, but words stay at h = w = 0. So does an
+            # <IMG_CONTEXT> that the model wrote, which is all that can come after a cache.
+            pictures = (inputs["input_ids"] == self.config.image_token_id) & (past == 0)
+            inputs["position_ids"][1:] *= pictures
         elif past and inputs.get("pixel_values") is not None:
             grid = _grid_hw(inputs.get("image_grid_hw"), inputs.pop("image_grid_thw", None))
             inputs |= self._pictures_after(past, input_ids, inputs["pixel_values"], grid)

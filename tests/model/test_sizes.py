@@ -1,0 +1,85 @@
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from neo.model import sizes
+from neo.model.config import NeoConfig, preset
+from neo.model.neo import NeoForConditionalGeneration
+
+
+def test_parts_are_the_whole_model(small_config: NeoConfig):
+    model = NeoForConditionalGeneration(small_config)
+    assert sizes.count_parameters(small_config).total == sum(p.numel() for p in model.parameters())
+
+
+def test_parameters_of_a_published_layout(tiny_folder: Path):
+    with (tiny_folder / "model.safetensors").open("rb") as file:
+        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+    shapes = {name: torch.Size(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+
+    def counted(*beginnings: str) -> int:
+        return sum(shape.numel() for name, shape in shapes.items() if name.startswith(beginnings))
+
+    layer = "language_model.model.layers."
+    config = NeoConfig.from_pretrained(tiny_folder, extra_num_layers=2)
+    config.text_config.extra_num_layers = 2
+    parameters = sizes.count_parameters(config)
+    assert parameters.patch_embedding == counted("vision_model.")
+    assert parameters.pre_buffer == counted(f"{layer}0.", f"{layer}1.")
+    assert parameters.language_model == counted(f"{layer}2.", f"{layer}3.", "language_model.model.norm.")
+    assert parameters.embedding == counted("language_model.model.embed_tokens.")
+    assert parameters.head == counted("language_model.lm_head.")
+    assert parameters.total == counted("")
+
+
+def test_a_depth_that_is_not_told(small_config: NeoConfig):
+    told = sizes.count_parameters(small_config)
+    small_config.text_config.extra_num_layers = None
+    untold = sizes.count_parameters(small_config)
+    assert untold.pre_buffer is None
+    assert untold.language_model == told.language_model + told.pre_buffer
+    assert untold.total == told.total
+
+
+def test_tied_head_is_counted_once():
+    demo = preset("demo")
+    parameters = sizes.count_parameters(demo)
+    assert parameters.head == 0
+    assert parameters.embedding == demo.text_config.vocab_size * demo.text_config.hidden_size
+
+
+@pytest.mark.parametrize(("name", "kibibytes"), [("2b", 240), ("9b", 252)])
+def test_cache_of_the_published_models(name: str, kibibytes: int):
+    assert sizes.cache_bytes_per_token(preset(name)) == kibibytes * 1024
+    assert sizes.cache_bytes_per_token(preset(name), torch.float32) == 2 * kibibytes * 1024
+
+
+@pytest.mark.parametrize(("name", "billions"), [("2b", 2.2), ("9b", 9.1)])
+def test_parameters_of_the_published_models(name: str, billions: float):
+    # Qwen3-1.7B and 8B with 12 and 6 layers more, and h/w projections in all of them
+    assert sizes.count_parameters(preset(name)).total == pytest.approx(billions * 1e9, rel=0.1)
+
+
+def test_flops_are_those_of_a_forward(small_config: NeoConfig):
+    model = NeoForConditionalGeneration(small_config).eval()
+    model.set_attn_implementation("eager")
+    context = 10
+    ids = torch.ones(1, context + 1, dtype=torch.long)
+    with torch.inference_mode():
+        positions = model.get_positions(ids)
+        cache = model(ids[:, :-1], position_ids=positions[..., :-1], use_cache=True).past_key_values
+        with FlopCounterMode(display=False) as counter:
+            model(ids[:, -1:], position_ids=positions[..., -1:], past_key_values=cache)
+    assert sizes.flops_per_token(small_config, context) == counter.get_total_flops()
+
+
+def test_memory(small_config: NeoConfig):
+    parameters = sizes.count_parameters(small_config)
+    assert sizes.training_bytes(small_config) == 16 * parameters.total
+    assert sizes.training_bytes(small_config, trained=100) == 16 * 100 + 4 * (parameters.total - 100)
+    cache = sizes.cache_bytes_per_token(small_config, torch.float16)
+    assert sizes.serving_bytes(small_config, torch.float16, 7, 3) == 2 * parameters.total + 21 * cache
