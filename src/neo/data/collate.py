@@ -22,9 +22,9 @@ def collate(rows: Sequence[Row], row_length: int, pad_token_id: int = 0) -> dict
         pad_token_id: what stands in the padding.
 
     Returns:
-        `input_ids`, `labels` (-100 for no loss) and `document_ids` (counted from 0 in each row, -1 for padding), each
-        (rows, row_length) int64; with pictures also `pixel_values` (patches, 768) and `image_grid_hw` (pictures, 2),
-        in the order in which their placeholders stand, row by row.
+        `input_ids`, `labels` (-100 for no loss) and `document_ids` (counted from 0 in each row, -1 for
+        padding), each (rows, row_length) int64; with pictures also `pixel_values` (patches, 768) and
+        `image_grid_hw` (pictures, 2), in the order in which their placeholders stand, row by row.
     """
     shape = (len(rows), row_length)
     input_ids = np.full(shape, pad_token_id, dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Batches for the training loop: samples are read and encoded ahead by worker processes, packed where they are used.
+"""Batches for the training loop: worker processes read and encode ahead, the loop's process packs.
 
-Workers only turn stream indices into documents, in order; packing happens on documents in stream order. So the batches
-are the same for any number of workers.
+Workers only turn stream indices into documents, in order; packing happens on documents in stream order. So
+the batches are the same for any number of workers.
 """
 
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ class EncodedStream(Dataset):
         self.mixture, self.processor = mixture, processor
 
     def __getitem__(self, k: int) -> Document | BadSample:
-        # A ValueError is what records, pictures and processing raise for bad input; anything else is a defect.
+        # Records, pictures and processing raise ValueError for bad input; anything else is a defect.
         try:
             encoded = self.processor.encode(self.mixture[k].messages, share_pixels=True)
         except ValueError as error:

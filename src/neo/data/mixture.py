@@ -1,8 +1,8 @@
 """The training stream: an endless order of samples over weighted sources.
 
-Sample k is a pure function of (seed, k): no state, no dependence on workers. Every block of `BLOCK` samples holds each
-source in proportion to its weight, shuffled; each source is walked in a new order in each of its epochs, every record
-of an epoch exactly once.
+Sample k is a pure function of (seed, k): no state, no dependence on workers. Every block of `BLOCK` samples
+holds each source in proportion to its weight, shuffled; each source is walked in a new order in each of its
+epochs, every record of an epoch exactly once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ class Mixture:
         """Plan the stream.
 
         Raises:
-            ValueError: no source, an empty one, or a weight that is not positive or too small beside the others.
+            ValueError: no source, an empty one, or a weight not positive or too small beside the others.
         """
         if not sources or len(sources) != len(weights):
             raise ValueError(
@@ -62,7 +62,7 @@ class Mixture:
 def permuted(place: int, size: int, key: int) -> int:
     """Where a permutation of `range(size)`, chosen by `key`, sends `place`; without holding the permutation.
 
-    A Feistel network permutes the next larger power of four; places that land outside are sent on until inside.
+    A Feistel network permutes the next power of four; places that land outside are sent on until inside.
     """
     half = max(1, ((size - 1).bit_length() + 1) // 2)
     low = (1 << half) - 1

@@ -1,8 +1,8 @@
 """Several documents in a row of fixed length: none split, none lost, little padding.
 
-The packer holds a pool of documents in the order of the stream. A row takes the oldest one first, so that none waits
-for ever, and then always the longest that still fits. What is in the pool depends on the stream alone, and the
-packer's state is the stream indices of the pool: a few integers.
+The packer holds a pool of documents in the order of the stream. A row takes the oldest one first, so that
+none waits for ever, and then always the longest that still fits. What is in the pool depends on the stream
+alone, and the packer's state is the stream indices of the pool: a few integers.
 """
 
 import logging
@@ -88,7 +88,7 @@ class Packer:
         self._pool, self._by_length, self._tokens = {}, [], 0
 
     def wanted(self) -> Iterator[int]:
-        """The samples to feed, in order: those that were in the pool when the state was taken, then the rest."""
+        """The samples to feed, in order: those in the pool when the state was taken, then the rest."""
         yield from self._restoring
         k = self.next_index
         while True:
@@ -96,7 +96,7 @@ class Packer:
             k += 1
 
     def batches(self, documents: Iterable[Document | BadSample]) -> Iterator[list[Row]]:
-        """Pack a stream of documents; ends when the stream does, with rows as they come, the last batch maybe shorter.
+        """Pack a stream of documents; at the stream's end the last batch may be shorter.
 
         Raises:
             ValueError: more samples are bad than the budget allows.
@@ -143,8 +143,8 @@ class Packer:
         logger.warning("left out %s: %s", name, reason)
         if self.bad > self.max_bad_fraction * max(self.next_index, BUDGET_START):
             raise ValueError(
-                f"{self.bad} of the first {self.next_index} samples were left out, more than max_bad_fraction="
-                f"{self.max_bad_fraction} allows; the last was {name}: {reason}"
+                f"{self.bad} of the first {self.next_index} samples were left out, more than "
+                f"max_bad_fraction={self.max_bad_fraction} allows; the last was {name}: {reason}"
             )
 
     def _row(self) -> Row:

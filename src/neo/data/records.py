@@ -2,10 +2,10 @@
 
 Three ways of writing an example are read:
 
-- LLaVA: `{"image": path or list, "conversations": [{"from": "human"|"gpt"|"system", "value": "<image>\\n..."}]}`;
+- LLaVA: `{"image": path or list, "conversations": [{"from": "human"|"gpt"|"system", "value": text}]}`;
 - the same with `role` and `content` in place of `from` and `value`;
-- chat messages: `{"messages": [{"role": ..., "content": text or list of parts}]}`, with `image` or `images` beside them
-  or pictures inside the parts.
+- chat messages: `{"messages": [{"role": ..., "content": text or list of parts}]}`, with `image` or `images`
+  beside them or pictures inside the parts.
 
 A relative picture path is resolved against the folder of the record file.
 """
@@ -25,8 +25,8 @@ ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assi
 class Record:
     """One conversation to learn from.
 
-    `messages` is what the processor reads, pictures included; `source` and `index` say where the record came from, so
-    that it can be named in messages; `family` is the kind of task, where the source knows it.
+    `messages` is what the processor reads, pictures included; `source` and `index` say where the record came
+    from, so that it can be named in messages; `family` is the kind of task, where the source knows it.
     """
 
     messages: list[dict[str, Any]]
@@ -51,7 +51,7 @@ def parse_record(data: Any, where: str, folder: Path, source: str, index: int) -
         index: the record's number in its source, from 0.
 
     Raises:
-        ValueError: a field is missing or is not what it should be; the message names the record and the field.
+        ValueError: a field is missing or not what it should be; the message names record and field.
     """
     if not isinstance(data, Mapping):
         raise ValueError(f"{where}: a record must be an object, not {_kind(data)}")
@@ -112,17 +112,23 @@ def _resolve(path: str, folder: Path) -> str:
 
 
 def _place_images(messages: list[dict[str, Any]], images: list[str], where: str) -> None:
-    """Hand the record's pictures to the conversation, which gives each placeholder the next of them."""
+    """Give each user turn the pictures of its placeholders; without any placeholder, the first one takes all."""
     users = [
         message for message in messages if message["role"] == "user" and isinstance(message["content"], str)
     ]
-    placeholders = sum(message["content"].count(PLACEHOLDER) for message in users)
-    if placeholders != len(images) and (placeholders or not users):
-        raise ValueError(
-            f"{where}: the user's turns hold {placeholders} {PLACEHOLDER} but the record gives {len(images)} pictures"
-        )
-    if images:
+    counts = [message["content"].count(PLACEHOLDER) for message in users]
+    if images and users and not sum(counts):
         users[0]["image"] = images
+    elif sum(counts) != len(images):
+        raise ValueError(
+            f"{where}: the user's turns hold {sum(counts)} {PLACEHOLDER} but the record gives "
+            f"{len(images)} pictures"
+        )
+    else:
+        rest = iter(images)
+        for message, count in zip(users, counts, strict=True):
+            if count:
+                message["image"] = [next(rest) for _ in range(count)]
 
 
 def _kind(value: Any) -> str:

@@ -1,6 +1,7 @@
 """What a training run is made of, and the reading of recipes.
 
-A recipe is a YAML file with the fields of `TrainConfig`; the command line overrides any of them by its dotted name.
+A recipe is a YAML file with the fields of `TrainConfig`; the command line overrides any of them by dotted
+name.
 """
 
 import difflib
@@ -43,7 +44,8 @@ class ModelConfig:
             )
         if (self.from_llm is None) != (self.pre_buffer_layers is None):
             raise ValueError(
-                f"model.from_llm={self.from_llm!r} and model.pre_buffer_layers={self.pre_buffer_layers} go together"
+                f"model.from_llm={self.from_llm!r} and "
+                f"model.pre_buffer_layers={self.pre_buffer_layers} go together"
             )
         if self.path and (self.text or self.vision):
             raise ValueError(
@@ -71,7 +73,7 @@ class SourceConfig:
     def __post_init__(self) -> None:
         if (self.kind == "json") != (self.path is not None):
             raise ValueError(
-                f"a source of kind {self.kind!r} with path={self.path!r}: kind json needs a path, no other does"
+                f"a source of kind {self.kind!r} has path={self.path!r}: kind json needs one, no other does"
             )
         if self.families is not None and self.kind != "synthetic":
             raise ValueError(f"a source of kind {self.kind!r} has no families; only kind synthetic does")
@@ -190,10 +192,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
     Args:
         path: YAML file with the fields of `TrainConfig`.
-        overrides: command-line words that change fields: `["--steps", "100", "--optimizer.learning_rate=1e-4"]`.
+        overrides: command-line words: `["--steps", "100", "--optimizer.learning_rate=1e-4"]`.
 
     Raises:
-        ValueError: no such file, a field that does not exist (the nearest name is given), or a value that does not fit.
+        ValueError: no such file, an unknown field (the nearest name is given), or a value that does not fit.
     """
     path = Path(path)
     if not path.is_file():

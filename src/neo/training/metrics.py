@@ -17,7 +17,7 @@ FIELDS = (
     "data_wait",
     "seconds",
 )
-"""Columns of the CSV. `fill` is the share of a batch that is not padding, `data_wait` the share of time without data."""
+"""Columns of the CSV. `fill`: share of tokens that are not padding; `data_wait`: share of time waiting."""
 JSONL, CSV, CURVES = "metrics.jsonl", "metrics.csv", "curves.png"
 SMOOTHING = 0.9
 
@@ -66,15 +66,14 @@ def draw_curves(folder: Path, title: str) -> Path:
     steps = [line["step"] for line in lines]
     figure = Figure(figsize=(10, 6), layout="constrained")
     figure.suptitle(title)
-    panels = (("loss", "loss"), ("gradient_norm", "gradient norm"))
-    panels += (("learning_rate", "learning rate"), ("tokens_per_second", "tokens per second"))
-    for axes, (name, label) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+    panels = ("loss", "gradient_norm", "learning_rate", "tokens_per_second")
+    for axes, name in zip(figure.subplots(2, 2).flat, panels, strict=True):
         values = [line[name] for line in lines]
         axes.plot(steps, values, color="tab:blue", alpha=0.35 if name == "loss" else 1.0, linewidth=1)
         if name == "loss":
             axes.plot(steps, _smoothed(values), color="tab:blue", linewidth=1.5)
         axes.set_xlabel("step")
-        axes.set_ylabel(label)
+        axes.set_ylabel(name.replace("_", " "))
         axes.grid(alpha=0.3)
     figure.savefig(folder / CURVES, dpi=110)
     return folder / CURVES

@@ -21,7 +21,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig)
 
 
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
-    """Of step `step` (from 0) of `steps`: linear warm-up to the peak, then a cosine to `min_fraction` of it."""
+    """Of step `step` (from 0) of `steps`: linear warm-up, then a cosine to `min_fraction` of the peak."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     done = (step - config.warmup_steps) / max(1, steps - 1 - config.warmup_steps)

@@ -40,8 +40,8 @@ def parts(model: NeoForConditionalGeneration) -> Parts:
     depth = model.config.text_config.pre_buffer_layers
     if depth is None:
         raise ValueError(
-            "the model's configuration does not say how many of its layers are the pre-Buffer: set extra_num_layers in "
-            "the llm_config of its config.json"
+            "the model's configuration does not say how many of its layers are the pre-Buffer: set "
+            "extra_num_layers in the llm_config of its config.json"
         )
     decoder = model.model.language_model
     pre_buffer, llm = list(decoder.layers[:depth]), list(decoder.layers[depth:])

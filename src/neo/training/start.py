@@ -92,7 +92,7 @@ def _fresh(config: NeoConfig, seed: int) -> NeoForConditionalGeneration:
     return model
 
 
-def _token_ids(tokenizer: Any) -> dict[str, int]:
+def _token_ids(tokenizer: Any) -> dict[str, Any]:
     ids = special_ids(tokenizer)
     return {
         "image_token_id": ids.image,
