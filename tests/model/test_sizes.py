@@ -58,10 +58,17 @@ def test_cache_of_the_published_models(name: str, kibibytes: int):
     assert sizes.cache_bytes_per_token(preset(name), torch.float32) == 2 * kibibytes * 1024
 
 
-@pytest.mark.parametrize(("name", "billions"), [("2b", 2.2), ("9b", 9.1)])
-def test_parameters_of_the_published_models(name: str, billions: float):
-    # Qwen3-1.7B and 8B with 12 and 6 layers more, and h/w projections in all of them
-    assert sizes.count_parameters(preset(name)).total == pytest.approx(billions * 1e9, rel=0.1)
+@pytest.mark.parametrize(("name", "base"), [("2b", 1_720_574_976), ("9b", 8_190_735_360)])
+def test_parameters_of_the_published_models(name: str, base: int):
+    """The language model is Qwen3-1.7B or 8B, of these sizes, with parts for rows and columns."""
+    config = preset(name)
+    text, parameters = config.text_config, sizes.count_parameters(config)
+    width, heads = text.hidden_size, text.num_attention_heads + text.num_key_value_heads
+    rows_and_columns = width * heads * text.head_dim + 2 * text.head_dim
+    layers = text.num_hidden_layers - text.extra_num_layers
+    found = parameters.language_model + parameters.embedding + parameters.head
+    assert found - layers * rows_and_columns == base
+    assert parameters.pre_buffer % text.extra_num_layers == 0
 
 
 def test_flops_are_those_of_a_forward(small_config: NeoConfig):
