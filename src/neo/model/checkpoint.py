@@ -108,10 +108,15 @@ def _tensors(folder: Path) -> Iterator[tuple[Path, str, list[int]]]:
 
 
 def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint folder.
+
+    Raises:
+        ValueError: there are none, a shard of the index is missing, or the index is unreadable.
+    """
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
-        shards = json.loads((folder / INDEX).read_text())["weight_map"]
+        shards = _weight_map(folder / INDEX)
         for name, shard in shards.items():
             if not (folder / shard).is_file():
                 raise ValueError(f"{folder / shard}: this shard is missing; {INDEX} says it holds {name}")
@@ -123,6 +128,18 @@ def weight_files(folder: Path) -> list[Path]:
             f"convert them to {WEIGHTS}"
         )
     raise ValueError(f"{folder}: no weights here; expected {WEIGHTS} or {INDEX}")
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor to file."""
+    try:
+        content = json.loads(index.read_text())
+    except ValueError as error:
+        raise ValueError(f"{index}: not a readable index of shards ({error}); download it again") from error
+    for field in ("metadata", "weight_map"):  # transformers reads both
+        if field not in content:
+            raise ValueError(f"{index}: not a readable index of shards (it lacks {field!r}); download it again")
+    return content["weight_map"]
 
 
 def prepare_loading(name_or_path: Any, kwargs: dict[str, Any], head: bool) -> dict[str, Any]:

@@ -15,7 +15,14 @@ IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 """Per-channel standard deviation of RGB in [0, 1] that pixels are normalised with."""
 
-PUBLISHED_TEXT_FIELDS = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
+PUBLISHED_TEXT_FIELDS = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "max_window_layers": 28,
+    "rope_scaling": None,
+    "sliding_window": None,
+}
+"""What published files say of every decoder; it means nothing to a NEO."""
 
 
 @strict
