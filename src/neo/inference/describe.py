@@ -1,0 +1,125 @@
+"""What `neo info` tells about a model, from its configuration and model card alone: no weights are read."""
+
+import re
+from typing import Any
+
+import torch
+
+from neo.inference import names
+from neo.model import sizes
+from neo.model.config import NeoConfig, preset
+
+CONTEXT = 4096
+"""Tokens that arithmetic and serving memory are stated for, or the model's context if that is shorter."""
+
+
+def describe_preset(name: str) -> dict[str, Any]:
+    """The facts of a size, as served in bf16; bytes and single operations.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    return {"model": f"preset {name}"} | _facts(preset(name), torch.bfloat16)
+
+
+def describe(name: str, download: bool = False) -> dict[str, Any]:
+    """The facts of a model on this machine: those of its size, its folder and what its card says it can do.
+
+    Args:
+        name: as in `neo.load_model`.
+        download: as in `neo.load_model`.
+
+    Raises:
+        ValueError: as `neo.load_model`.
+    """
+    folder = names.resolve(name, download)
+    stored = names.read_config(folder)
+    config = NeoConfig.from_pretrained(folder)
+    dtype = getattr(torch, str(stored.get("dtype") or stored.get("torch_dtype") or "float32"), torch.float32)
+    facts = {"model": name, "folder": str(folder)} | _facts(config, dtype)
+    if (card := folder / "README.md").is_file():
+        facts["card"] = abilities(card.read_text(encoding="utf-8"))
+    return facts
+
+
+def abilities(card: str) -> str | None:
+    """The section of a model card whose heading speaks of what the model cannot do."""
+    found = re.search(
+        r"^(#+)[^\n]*\b(?:cannot|can't|limitations)\b[^\n]*\n", card, re.MULTILINE | re.IGNORECASE
+    )
+    if found is None:
+        return None
+    after = re.search(rf"^#{{1,{len(found[1])}}} ", card[found.end() :], re.MULTILINE)
+    return card[found.end() :][: after.start() if after else None].strip()
+
+
+def report(facts: dict[str, Any]) -> str:
+    """The facts for people."""
+    lines = [facts["model"]]
+    if "folder" in facts:
+        lines.append(f"  in {facts['folder']}")
+    parameters = facts["parameters"]
+    depth, layers, context = facts["pre_buffer_layers"], facts["layers"], facts["context_for_figures"]
+    named = {"patch embedding": parameters["patch_embedding"]}
+    if depth is None:
+        named[f"{layers} layers (the pre-Buffer's not told)"] = parameters["language_model"]
+    else:
+        named[f"pre-Buffer, {depth} layers"] = parameters["pre_buffer"]
+        named[f"language model, {layers - depth} layers"] = parameters["language_model"]
+    named["embedding"] = parameters["embedding"]
+    named["head"] = parameters["head"]
+    counts = {name: f"{count:,}" for name, count in named.items()}
+    if not parameters["head"]:
+        counts["head"] = "the embedding"
+    lines += ["", f"{'parameters':<34}{parameters['total']:>16,}"]
+    lines += [f"  {name:<32}{count:>16}" for name, count in counts.items()]
+    few, many = facts["image_pixels"]
+    rows = {
+        "dtype": facts["dtype"],
+        "context": f"{facts['context']:,} steps (a word token, or a whole picture)",
+        "pictures": f"scaled to {few:,} to {many:,} pixels, {few // 1024:,} to {many // 1024:,} tokens",
+        "KV cache per token": _bytes(facts["cache_bytes_per_token"]),
+        "FLOPs per token": f"{_operations(facts['flops_per_token'])}, behind {context:,} tokens "
+        f"{_operations(facts['flops_per_token_in_context'])}",
+        "memory to serve": f"{_bytes(facts['serving_bytes'])}: weights in {facts['dtype']} and the cache of "
+        f"{context:,} tokens",
+        "memory to train": f"{_bytes(facts['training_bytes'])}: all of it with AdamW in mixed precision, and "
+        "activations on top",
+    }
+    lines += ["", *(f"{name:<20}{value}" for name, value in rows.items())]
+    if facts.get("card"):
+        lines += ["", "What it can and cannot do", "", facts["card"]]
+    return "\n".join(lines)
+
+
+def _facts(config: NeoConfig, dtype: torch.dtype) -> dict[str, Any]:
+    text: Any = config.text_config
+    vision: Any = config.vision_config
+    parameters = sizes.count_parameters(config)
+    context = min(CONTEXT, text.max_position_embeddings)
+    return {
+        "dtype": str(dtype).removeprefix("torch."),
+        "layers": text.num_hidden_layers,
+        "pre_buffer_layers": text.pre_buffer_layers,
+        "parameters": {"total": parameters.total, **vars(parameters)},
+        "context": text.max_position_embeddings,
+        "image_pixels": [vision.min_pixels, vision.max_pixels],
+        "context_for_figures": context,
+        "cache_bytes_per_token": sizes.cache_bytes_per_token(config, dtype),
+        "flops_per_token": sizes.flops_per_token(config),
+        "flops_per_token_in_context": sizes.flops_per_token(config, context),
+        "serving_bytes": sizes.serving_bytes(config, dtype, context),
+        "training_bytes": sizes.training_bytes(config),
+    }
+
+
+def _bytes(count: int) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.4g} {unit}"
+        count /= 1024  # type: ignore[assignment]
+    return f"{count:,.4g} GiB"
+
+
+def _operations(count: int) -> str:
+    return f"{count / 1e9:.3g} G" if count >= 1e9 else f"{count / 1e6:.3g} M"

@@ -1,0 +1,88 @@
+"""What `neo init` does: a language model's folder to the folder of a NEO that is still to be trained."""
+
+import logging
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from neo.inference.chat import DTYPES
+from neo.model.from_llm import from_llm
+from neo.model.neo import NeoForConditionalGeneration
+from neo.processing.image import NeoImageProcessor
+from neo.processing.processor import NeoProcessor
+from neo.processing.tokenizer import IM_END_TOKEN, add_special_tokens, special_ids
+
+logger = logging.getLogger(__name__)
+
+
+def grow(
+    llm: str | Path, pre_buffer_layers: int, output: str | Path, dtype: str | None = None, seed: int = 0
+) -> Path:
+    """Grow a NEO from a Qwen3 and save it in the published layout, with its processor.
+
+    The picture tokens are added to the language model's tokenizer; where the embedding has too few rows for
+    them, the new rows (and the head's) are the mean of the others.
+
+    Args:
+        llm: folder of the language model, best with its tokenizer.
+        pre_buffer_layers: fresh layers to put in front.
+        output: folder to write, new or empty.
+        dtype: "fp32", "bf16" or "fp16"; the language model's unless given.
+        seed: of the fresh weights.
+
+    Returns:
+        The folder written.
+
+    Raises:
+        ValueError: the language model is not whole or no Qwen3, or the output folder is not free.
+    """
+    source, target = Path(llm).expanduser(), Path(output).expanduser()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{target}: there is something here already; give a new or empty folder as output")
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r} must be one of {', '.join(DTYPES)}")
+    tokenizer = _tokenizer(source)
+    token_ids = {}
+    if tokenizer is not None:
+        ids = special_ids(tokenizer)
+        token_ids = {"image_token_id": ids.image, "image_start_token_id": ids.image_start}
+        token_ids["image_end_token_id"] = ids.image_end
+    model = from_llm(
+        source, pre_buffer_layers, dtype=DTYPES[dtype] if dtype else None, seed=seed, **token_ids
+    )
+    if tokenizer is not None:
+        _make_room(model, len(tokenizer))
+        model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(IM_END_TOKEN)
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+    try:
+        model.save_pretrained(target)
+        if tokenizer is not None:
+            images = NeoImageProcessor.from_vision_config(model.config.vision_config.to_dict())
+            NeoProcessor(images, tokenizer).save_pretrained(target)
+    except OSError as error:
+        raise ValueError(f"{target}: cannot be written ({error.strerror or error})") from error
+    return target
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
+    """The folder's tokenizer with the picture tokens; None where it has none."""
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        if folder.is_dir():
+            logger.warning("%s has no tokenizer, so the NEO will have none; it needs one to be asked", folder)
+        return None
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    add_special_tokens(tokenizer)
+    return tokenizer
+
+
+@torch.no_grad()
+def _make_room(model: NeoForConditionalGeneration, tokens: int) -> None:
+    """Give embedding and head a row for every token of the tokenizer."""
+    old = model.config.text_config.vocab_size
+    if tokens <= old:
+        return
+    model.resize_token_embeddings(tokens, mean_resizing=False)
+    for weight in {model.get_input_embeddings().weight, model.lm_head.weight}:
+        weight[old:] = weight[:old].mean(0)
+    assert model.config.text_config.vocab_size == tokens
