@@ -112,7 +112,7 @@ def _resolve(path: str, folder: Path) -> str:
 
 
 def _place_images(messages: list[dict[str, Any]], images: list[str], where: str) -> None:
-    """Give each user turn the pictures of its placeholders; without any placeholder, the first one takes all."""
+    """Give each user turn the pictures of its placeholders; the first one takes all if there are none."""
     users = [
         message for message in messages if message["role"] == "user" and isinstance(message["content"], str)
     ]

@@ -5,7 +5,6 @@ name.
 """
 
 import difflib
-import types
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -213,7 +212,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     try:
         return parser.instantiate_classes(parser.parse_object({"run": values}))["run"]
     except ArgumentError as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+        said = (
+            " ".join(str(error).split())
+            .replace('Parser key "run.', '"')
+            .replace("a typing.Literal", "one of ")
+        )
+        raise ValueError(f"{path}: {said}") from error
 
 
 def _override(values: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
@@ -235,9 +239,11 @@ def _override(values: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
 
 def _check_names(kind: Any, values: Any, where: str) -> None:
     """Refuse names that the dataclass does not have, all the way down."""
-    if not isinstance(values, dict):
-        return
-    if get_origin(kind) is dict:
+    if is_dataclass(kind) and not isinstance(values, dict):
+        raise ValueError(
+            f"{where.removesuffix('.')} must hold fields of the form 'name: value', not {values!r}"
+        )
+    if get_origin(kind) is dict and isinstance(values, dict):
         for name, value in values.items():
             _check_names(get_args(kind)[1], value, f"{where}{name}.")
     if not is_dataclass(kind):
@@ -247,10 +253,7 @@ def _check_names(kind: Any, values: Any, where: str) -> None:
         if name not in hints:
             nearest = difflib.get_close_matches(str(name), hints, n=1, cutoff=0.0)[0]
             raise ValueError(f"{where}{name} is not a field; did you mean {nearest}?")
-        inner = hints[name]
-        _check_names(
-            inner if not isinstance(inner, types.UnionType) else get_args(inner)[0], value, f"{where}{name}."
-        )
+        _check_names(hints[name], value, f"{where}{name}.")
     missing = [f.name for f in fields(kind) if f.name not in values and f.default is f.default_factory]
     if missing:
         raise ValueError(f"{where}{missing[0]} is missing; every run needs it")

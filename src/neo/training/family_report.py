@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -51,7 +52,7 @@ def answers(
     model.eval()
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = processor.collate([encoded[i] for i in chosen])
+        batch: dict[str, Any] = processor.collate([encoded[i] for i in chosen])
         said = model.generate(  # type: ignore[misc]
             **batch,
             max_new_tokens=max_new_tokens,

@@ -1,0 +1,85 @@
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neo.data.mixture import BLOCK, Mixture, permuted
+from neo.data.records import Record
+
+
+class Numbers:
+    """A source of numbered records."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self.name, self.size = name, size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Record:
+        return Record([], self.name, index)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 300), st.integers(0, 2**64 - 1))
+def test_permuted_is_a_permutation(size: int, key: int) -> None:
+    assert sorted(permuted(place, size, key) for place in range(size)) == list(range(size))
+
+
+def test_permutations_differ_by_key_and_shuffle() -> None:
+    one, other = ([permuted(place, 1000, key) for place in range(1000)] for key in (1, 2))
+    assert one != other
+    assert abs(sum(one[:500]) / 500 - 499.5) < 60  # four standard deviations and more
+
+
+@settings(deadline=None)
+@given(st.integers(1, 50), st.integers(0, 1000))
+def test_every_record_once_per_epoch(size: int, seed: int) -> None:
+    mixture = Mixture([Numbers("a", size)], [1.0], seed)
+    located = Counter(mixture.locate(k)[1] for k in range(BLOCK))
+    # One source takes every slot of a block, in shuffled order: whole epochs, then a part of one.
+    assert set(located.values()) <= {BLOCK // size, BLOCK // size + 1}
+
+
+def test_epoch_is_exact_across_blocks_and_order_changes() -> None:
+    size = 3 * BLOCK // 2
+    mixture = Mixture([Numbers("a", size), Numbers("b", 7)], [1.0, 1.0], seed=5)
+    seen = [index for k in range(6 * BLOCK) for number, index in [mixture.locate(k)] if number == 0]
+    assert Counter(seen) == Counter(dict.fromkeys(range(size), 2))
+
+
+def test_weights_count_samples() -> None:
+    mixture = Mixture([Numbers("a", 10), Numbers("b", 10), Numbers("c", 10)], [3.0, 6.0, 1.0], seed=0)
+    counts = Counter(mixture.locate(k)[0] for k in range(3 * BLOCK))
+    assert counts == {0: 900, 1: 1800, 2: 300}
+
+
+def test_pure_function_of_seed_and_place() -> None:
+    def names(seed: int) -> list[str]:
+        mixture = Mixture([Numbers("a", 100), Numbers("b", 100)], [1.0, 1.0], seed)
+        return [mixture.name(k) for k in range(50)]
+
+    assert names(1) == names(1) != names(2)
+    mixture = Mixture([Numbers("a", 100)], [1.0], 1)
+    assert mixture[70].name == mixture.name(70)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "weights", "words"),
+    [
+        ([], [], "at least one"),
+        ([5], [0.0], "'s0' must be above 0, not 0.0"),
+        ([0], [1.0], "'s0' is empty"),
+        ([5, 5], [1.0, 1e-6], "below 1/1000"),
+    ],
+)
+def test_errors(sizes: list[int], weights: list[float], words: str) -> None:
+    sources = [Numbers(f"s{number}", size) for number, size in enumerate(sizes)]
+    with pytest.raises(ValueError, match=words):
+        Mixture(sources, weights, 0)
+
+
+def test_names_must_differ() -> None:
+    with pytest.raises(ValueError, match="same name"):
+        Mixture([Numbers("a", 1), Numbers("a", 2)], [1.0, 2.0], 0)

@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from neo.training import load_recipe
+
+SMALL = {
+    "stage": "sft",
+    "output_dir": "out",
+    "model": {"path": "some/model"},
+    "data": {"sources": {"mine": {"kind": "json", "path": "a.json"}}},
+}
+
+
+def write(folder: Path, **changes: object) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(SMALL | changes))
+    return path
+
+
+def test_defaults_and_values(tmp_path: Path) -> None:
+    config = load_recipe(write(tmp_path, optimizer={"learning_rate": 0.5}))
+    assert config.optimizer.learning_rate == 0.5
+    assert config.optimizer.weight_decay == 0.01
+    assert config.data.sources["mine"].weight == 1.0
+
+
+def test_overrides_in_both_forms(tmp_path: Path) -> None:
+    words = [
+        "--steps",
+        "7",
+        "--optimizer.warmup_steps=2",
+        "--data.sources.mine.weight=3",
+        "--model.path",
+        "other",
+    ]
+    config = load_recipe(write(tmp_path), words)
+    assert (config.steps, config.optimizer.warmup_steps) == (7, 2)
+    assert config.data.sources["mine"].weight == 3
+    assert config.model.path == "other"
+
+
+def test_a_written_recipe_reads_back(tmp_path: Path) -> None:
+    config = load_recipe(write(tmp_path))
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(config.to_dict()))
+    assert load_recipe(tmp_path / "again.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("--stepz=3", "stepz is not a field; did you mean steps?"),
+        ("--optimizer.learnin_rate=3", "optimizer.learnin_rate is not a field; did you mean learning_rate?"),
+        ("--data.sources.mine.wieght=3", "data.sources.mine.wieght is not a field; did you mean weight?"),
+        ("--stage=rl", "rl"),
+        ("--steps=many", "many"),
+        ("--steps=0", "steps=0 must be at least 1"),
+        ("--stage.more=1", "stage is one value"),
+        ("steps=3", "'steps' is not an override"),
+        ("--steps", "'--steps' is not an override"),
+        ("--model.preset=demo", "exactly one of path, preset and from_llm"),
+        ("--model.pre_buffer_layers=2", "pre_buffer_layers=2 go together"),
+        ("--model.text={hidden_size: 8}", "model.path='some/model' fixes all sizes"),
+        ("--optimizer.warmup_steps=2000", "warmup_steps=2000 is above steps=1000"),
+        ("--optimizer.clip=0", "clip=0"),
+        ("--optimizer.beta2=1", "beta2=1"),
+        ("--optimizer.min_fraction=1.5", "min_fraction=1.5"),
+        ("--data.sources={}", "data.sources is empty"),
+        ("--data.sources.mine.kind=synthetic", "'synthetic' has path='a.json'"),
+        ("--data.sources.mine.families={color: 1}", "no families"),
+        ("--data.row_length=0", "row_length=0 must be at least 1"),
+        ("--precision=fp8", "fp8"),
+    ],
+)
+def test_errors_name_the_value(tmp_path: Path, override: str, words: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"recipe.yaml: |--|not an override|must|go together|model|above|clip|beta"
+    ) as error:
+        load_recipe(write(tmp_path), [override])
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_fields_and_files(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no such recipe"):
+        load_recipe(tmp_path / "none.yaml")
+    (tmp_path / "list.yaml").write_text("[1, 2]")
+    with pytest.raises(ValueError, match="fields of the form"):
+        load_recipe(tmp_path / "list.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [")
+    with pytest.raises(ValueError, match="not a YAML file"):
+        load_recipe(tmp_path / "broken.yaml")
+    (tmp_path / "short.yaml").write_text("stage: pt")
+    with pytest.raises(ValueError, match="model is missing"):
+        load_recipe(tmp_path / "short.yaml")

@@ -1,0 +1,124 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from neo.training import train
+from neo.training.checkpoint import checkpoints
+from neo.training.metrics import read_metrics
+from neo.training.trainer import Trainer
+
+from .conftest import tiny_recipe
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_same(one: Path, other: Path) -> None:
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_run_leaves_model_processor_metrics_and_curves(llm: Path) -> None:
+    names = {path.name for path in llm.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "processor_config.json"} <= names
+    assert {"metrics.jsonl", "metrics.csv", "curves.png", "recipe.yaml", "checkpoints"} <= names
+    assert not any(name.endswith(".tmp") for name in names)
+    lines = read_metrics(llm)
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert all(0.5 < line["fill"] <= 1 and line["tokens_per_second"] > 0 for line in lines)
+    assert lines[0]["loss"] == pytest.approx(6.2, abs=0.2)  # ln 512: nothing learned yet
+
+
+def test_frozen_tensors_do_not_change_in_pt(llm: Path, pt: Path) -> None:
+    """Layer i of the language model is layer i + 1 behind the pre-Buffer; its text parts stay bit by bit."""
+    before, after = weights(llm), weights(pt)
+    frozen = {
+        name
+        for name in before
+        if not name.startswith("vision_model.")
+        and not any(part in name for part in ("_proj_hw.", "_norm_h.", "_norm_w."))
+    }
+    assert len(frozen) == 2 + 2 * 11  # embedding and norm, and of two layers everything a Qwen3 has
+    for name in frozen:
+        head, layers, rest = name.partition(".layers.")
+        number, dot, tail = rest.partition(".")
+        moved = f"{head}{layers}{int(number) + 1}{dot}{tail}" if layers else name
+        assert torch.equal(before[name], after[moved]), name
+
+
+def test_trained_tensors_do_change_in_pt(llm: Path, pt: Path, tmp_path: Path) -> None:
+    words = [f"--model.from_llm={llm}", "--model.pre_buffer_layers=1"]
+    start = dict(Trainer(tiny_recipe("pt", tmp_path, *words)).model.named_parameters())
+    trained = dict(Trainer(tiny_recipe("mt", tmp_path, f"--model.path={pt}")).model.named_parameters())
+    changed = {name for name in start if not torch.equal(start[name], trained[name])}
+    assert "model.vision_model.patch_embedding.weight" in changed
+    assert "model.language_model.layers.0.mlp.up_proj.weight" in changed
+    assert "model.language_model.layers.1.self_attn.k_proj_hw.weight" in changed
+
+
+def test_same_seed_same_weights(llm: Path, tmp_path: Path) -> None:
+    assert_same(llm, train(tiny_recipe("llm", tmp_path / "again", "--data.workers=1")))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_stopped_run_ends_as_one_never_stopped(pt: Path, tmp_path: Path, precision: str) -> None:
+    words = [f"--model.path={pt}", "--steps=5", "--save_every=2", "--keep=9", f"--precision={precision}"]
+    whole = train(tiny_recipe("mt", tmp_path / "whole", *words))
+    assert [path.name for path in checkpoints(whole)] == ["step-000002", "step-000004", "step-000005"]
+    stopped = tmp_path / "stopped"
+    shutil.copytree(whole / "checkpoints" / "step-000002", stopped / "checkpoints" / "step-000002")
+    shutil.copy(whole / "metrics.jsonl", stopped)
+    resumed = train(tiny_recipe("mt", stopped, *words, "--data.workers=1"))
+    assert_same(whole, resumed)
+    losses = [[line["loss"] for line in read_metrics(folder)] for folder in (whole, resumed)]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 5
+
+
+def test_a_finished_run_is_left_as_it_is(pt: Path) -> None:
+    before = weights(pt)
+    config = tiny_recipe("pt", pt, "--model.from_llm=unused", "--model.pre_buffer_layers=1")
+    train(config)
+    after = weights(pt)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert len(read_metrics(pt)) == 3
+
+
+def test_old_checkpoints_go(pt: Path, tmp_path: Path) -> None:
+    words = [f"--model.path={pt}", "--steps=4", "--save_every=1", "--keep=2"]
+    folder = train(tiny_recipe("mt", tmp_path / "run", *words))
+    assert [path.name for path in checkpoints(folder)] == ["step-000003", "step-000004"]
+
+
+def test_a_folder_with_checkpoints_is_not_overwritten(pt: Path) -> None:
+    with pytest.raises(ValueError, match="holds checkpoints of a run"):
+        Trainer(tiny_recipe("mt", pt, f"--model.path={pt}", "--resume=false"))
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_records(pt: Path, tmp_path: Path) -> None:
+    trainer = Trainer(tiny_recipe("mt", tmp_path / "run", f"--model.path={pt}"))
+    with torch.no_grad():
+        trainer.model.model.language_model.norm.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"loss is not finite at step 1; the batch held (pictures|text)\["):
+        trainer.run()
+    assert not checkpoints(trainer.output_dir)
+
+
+def test_models_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="did the stage before it finish"):
+        Trainer(tiny_recipe("mt", tmp_path, "--model.path=/none"))
+    with pytest.raises(ValueError, match="no language model here to grow from"):
+        Trainer(tiny_recipe("pt", tmp_path, "--model.from_llm=/none"))
+
+
+def test_it_learns(llm: Path, tmp_path: Path) -> None:
+    words = [f"--model.path={llm}", "--model.preset=null", "--model.text={}", "--model.vision={}"]
+    words += ["--steps=40", "--data.row_length=128", "--optimizer.learning_rate=0.01"]
+    folder = train(tiny_recipe("llm", tmp_path / "run", *words))
+    losses = [line["loss"] for line in read_metrics(folder)]
+    assert sum(losses[-5:]) / 5 < losses[0] - 1.5
