@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import neo
-from neo.inference.chat import ChatModel
+from neo.inference.chat import Chat, ChatModel
 from neo.model.neo import NeoForConditionalGeneration
 
 LENGTH = 24
@@ -271,7 +271,7 @@ def test_a_turn_feeds_only_its_own_tokens(
 
 
 def test_interleaved_conversations_do_not_disturb_each_other(chat_model: ChatModel, pictures: list):
-    def talk(chat: neo.inference.chat.Chat, turns: list) -> Iterator[str]:
+    def talk(chat: Chat, turns: list) -> Iterator[str]:
         for text, numbers in turns:
             yield chat.ask(text, [pictures[number] for number in numbers] or None, max_length=12)
 
