@@ -41,15 +41,15 @@ def attention_over(mask: AttentionMask, scale: float, backend: str) -> Attend:
     Raises:
         ValueError: the backend is unknown.
     """
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown attn_implementation {backend!r}: choose one of {', '.join(BACKENDS)}")
     if backend == "eager":
         return partial(eager, visible=mask.dense, scale=scale)
-    if backend == "sdpa":
-        if mask.prefers_segments(SEGMENT_COST):
-            return partial(sdpa_by_segments, rows=mask.segments, query_start=mask.query_start, scale=scale)
-        return partial(padded_sdpa, visible=mask.dense, scale=scale)
-    if backend == "flex_attention":
+    if backend == "flex_attention" and mask.query_length > 1:  # one new token leaves nothing to skip
         return partial(flex, block_mask=mask.block, scale=scale)
-    raise ValueError(f"unknown attn_implementation {backend!r}: choose one of {', '.join(BACKENDS)}")
+    if mask.prefers_segments(SEGMENT_COST):
+        return partial(sdpa_by_segments, rows=mask.segments, query_start=mask.query_start, scale=scale)
+    return partial(padded_sdpa, visible=mask.dense, scale=scale)
 
 
 def eager(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None, scale: float) -> Tensor:

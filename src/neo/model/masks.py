@@ -61,6 +61,11 @@ class AttentionMask:
         """L_k."""
         return self.document_ids.shape[1]
 
+    @property
+    def query_length(self) -> int:
+        """L_q."""
+        return self.key_length - self.query_start
+
     @cached_property
     def dense(self) -> Tensor | None:
         """Boolean (B, 1, L_q, L_k), True where the query sees the key; None where everything is seen."""
@@ -104,7 +109,7 @@ class AttentionMask:
         Args:
             segment_cost: what one more call costs, in query-key pairs.
         """
-        queries = self.key_length - self.query_start
+        queries = self.query_length
         if queries == 1:
             return False
         by_segments = sum(
