@@ -17,6 +17,7 @@ TINY = [
     "--data.lookahead=1",
     "--data.max_bad_fraction=0.5",
     "--data.workers=0",
+    "--compile=false",
 ]
 TINY_MODEL = [
     "--model.tokenizer_samples=300",

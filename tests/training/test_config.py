@@ -74,9 +74,7 @@ def test_a_written_recipe_reads_back(tmp_path: Path) -> None:
     ],
 )
 def test_errors_name_the_value(tmp_path: Path, override: str, words: str) -> None:
-    with pytest.raises(
-        ValueError, match=r"recipe.yaml: |--|not an override|must|go together|model|above|clip|beta"
-    ) as error:
+    with pytest.raises(ValueError) as error:
         load_recipe(write(tmp_path), [override])
     assert words in str(error.value)
     assert "\n" not in str(error.value)

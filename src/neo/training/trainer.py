@@ -1,13 +1,11 @@
 """The training loop."""
 
 import logging
-import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -78,12 +76,13 @@ class Trainer:
         packer = Packer(data.row_length, data.rows_per_batch, data.lookahead, data.max_bad_fraction)
         pad = self.processor.tokenizer.pad_token_id or 0
         self.loader = PackedLoader(mixture, self.processor, packer, data.workers, pad)
-        random.seed(config.seed)
-        np.random.seed(config.seed)
         torch.manual_seed(config.seed)
         if saved:
             self._restore(saved[-1])
         self.model.train()
+        if config.compile:
+            for layer in self.model.model.language_model.layers:
+                layer.compile()
 
     def run(self) -> Path:
         """Train to the last step; see `train`."""
