@@ -80,8 +80,8 @@ def check_folder(folder: Path, config: NeoConfig, head: bool = True, shapes: boo
     if not head or config.tie_word_embeddings:
         del wanted["lm_head.weight"]
     missing = dict(wanted)
-    for file, name, shape in _tensors(folder):
-        expected = missing.pop(our_name(name), None)
+    for file, name, tensor in tensors(folder):
+        expected, shape = missing.pop(our_name(name), None), tensor.get_shape()
         if expected is not None and shapes and list(expected.shape) != shape:
             raise ValueError(
                 f"{file}: tensor {name} has shape {shape} but config.json asks for {list(expected.shape)}; "
@@ -96,13 +96,17 @@ def check_folder(folder: Path, config: NeoConfig, head: bool = True, shapes: boo
         )
 
 
-def _tensors(folder: Path) -> Iterator[tuple[Path, str, list[int]]]:
-    """File, name and shape of every tensor of a checkpoint folder."""
+def tensors(folder: Path) -> Iterator[tuple[Path, str, Any]]:
+    """File, name and safetensors slice (`get_shape()`, and `[:]` to read it) of every tensor of a checkpoint folder.
+
+    Raises:
+        ValueError: as `weight_files`, or a file is damaged.
+    """
     for file in weight_files(folder):
         try:
-            with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 - not a dict
-                    yield file, name, tensors.get_slice(name).get_shape()
+            with safe_open(file, framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118 - not a dict
+                    yield file, name, opened.get_slice(name)
         except SafetensorError as error:
             raise ValueError(f"{file}: not a whole safetensors file ({error}); download it again") from error
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from neo.model import checkpoint
@@ -104,7 +103,11 @@ def _copy_language_model(model: NeoForConditionalGeneration, folder: Path, offse
         and not any(name.startswith(f"model.language_model.layers.{i}.") for i in range(offset))
     }
     if missing := sorted(expected - copied):
-        raise ValueError(f"{folder}: the checkpoint lacks the tensor of {missing[0]} and {len(missing) - 1} more")
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ValueError(
+            f"{folder}: the weights lack tensor {_unshifted(missing[0], offset)}{more}, which config.json asks for; "
+            "download the checkpoint again or mend its config.json"
+        )
 
 
 def _start_rows_and_columns(layer: NeoLayer) -> None:
@@ -120,11 +123,10 @@ def _start_rows_and_columns(layer: NeoLayer) -> None:
 
 def _language_model_tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Names without NEO's prefixes and tensors of a Qwen3, or of the language model inside a NEO without pre-Buffer."""
-    for file in checkpoint.weight_files(folder):
-        for name, tensor in load_file(file).items():
-            if name.startswith("vision_model.") or any(p in name for p in ("_proj_hw.", "_norm_h.", "_norm_w.")):
-                continue
-            yield name.removeprefix("language_model."), tensor
+    for _, name, tensor in checkpoint.tensors(folder):
+        if name.startswith("vision_model.") or any(p in name for p in ("_proj_hw.", "_norm_h.", "_norm_w.")):
+            continue
+        yield name.removeprefix("language_model."), tensor[:]
 
 
 def _shifted(name: str, offset: int) -> str:
@@ -135,6 +137,14 @@ def _shifted(name: str, offset: int) -> str:
     if parts[0] == "layers":
         parts[1] = str(int(parts[1]) + offset)
     return ".".join(["model.language_model", *parts])
+
+
+def _unshifted(name: str, offset: int) -> str:
+    """The inverse of `_shifted`."""
+    parts = name.removeprefix("model.language_model.").split(".")
+    if parts[0] == "layers":
+        parts[1] = str(int(parts[1]) - offset)
+    return name if name.startswith("lm_head.") else ".".join(["model", *parts])
 
 
 def vision_of(preset: str) -> dict[str, Any]:
