@@ -218,7 +218,9 @@ def parse(words: list[str]) -> Namespace:
 def _words_last(words: list[str], parser: ArgumentParser) -> list[str]:
     """Options first, so that they may stand between pictures and question."""
     with_value = {name for action in parser._actions if action.nargs != 0 for name in action.option_strings}
-    options, others, rest = [], [], iter(words)
+    options: list[str] = []
+    others: list[str] = []
+    rest = iter(words)
     for word in rest:
         if word == "--":
             others += rest

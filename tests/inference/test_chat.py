@@ -334,6 +334,33 @@ def test_a_picture_may_change_on_disk_after_it_was_shown(
     assert chat.ask("Why?", max_length=LENGTH) == other.ask("Why?", max_length=LENGTH)
 
 
+def test_a_large_picture_is_scaled_once(chat_model: ChatModel, caplog: pytest.LogCaptureFixture):
+    large = Image.fromarray(np.random.default_rng(1).integers(0, 255, (500, 700, 3), dtype=np.uint8))
+    chat = chat_model.start_chat()
+    first = chat.ask("What?", large, max_length=LENGTH)
+    assert [record.message for record in caplog.records if "above the limit" in record.message]
+    caplog.clear()
+    second = chat.ask("Why?", max_length=LENGTH)
+    assert not caplog.records
+    messages = [
+        {"role": "user", "content": "What?", "image": large},
+        {"role": "assistant", "content": first},
+        {"role": "user", "content": "Why?"},
+    ]
+    assert second == chat_model.generate(messages, max_length=LENGTH)
+
+
+def test_placeholders_and_tiles_in_a_conversation(chat_model: ChatModel, pictures: list):
+    large = pictures[0].resize((512, 512))
+    chat = chat_model.start_chat(tile=True)
+    chat.ask("Is <image> like <image>?", pictures[:2], max_length=LENGTH)
+    chat.ask("And here?", large, max_length=LENGTH)
+    answer = chat.ask("Sure?", max_length=LENGTH)
+    assert answer == chat_model.generate(chat.messages[:-1], tile=True, max_length=LENGTH)
+    with pytest.raises(ValueError, match="1 <image> placeholders but 0 images"):
+        chat.ask("And <image>?")
+
+
 def test_messages_are_a_copy(chat_model: ChatModel, pictures: list):
     chat = chat_model.start_chat()
     chat.ask("What?", pictures[0], max_length=4)
@@ -359,7 +386,7 @@ def test_messages_are_a_copy(chat_model: ChatModel, pictures: list):
         ({"text": "x", "max_length": 0}, "max_length=0"),
         ({"text": "x", "max_new_tokens": 1.5}, "max_new_tokens=1.5"),
         ({"text": "x", "max_length": 3, "max_new_tokens": 4}, "max_length=3 and max_new_tokens=4"),
-        ({"text": "x", "max_length": 5000}, "5000.*context is 2048"),
+        ({"text": "x", "max_length": 5000}, "5019.*context is 2048"),
         ({"text": "x" * 4000}, "takes 4.*context is 2048"),
         ({"text": "x", "temperature": -1}, "temperature=-1"),
         ({"text": "x", "tile": 0}, "tile=0"),

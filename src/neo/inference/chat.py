@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from PIL import Image
 
 from neo.inference import names
 from neo.inference.decoding import Memory, count_steps, generate_tokens, text_pieces, to_text
@@ -22,7 +23,8 @@ from neo.inference.sampling import Sampling
 from neo.model.config import NeoConfig
 from neo.model.neo import NeoForConditionalGeneration
 from neo.processing.chat import PLACEHOLDER
-from neo.processing.picture import load_image
+from neo.processing.image import NeoImageProcessor, smart_resize
+from neo.processing.picture import MAX_ASPECT_RATIO, load_image
 from neo.processing.processor import Encoded, NeoProcessor
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -326,12 +328,16 @@ class Chat:
         """As `ask`, in pieces as they are said."""
         # Pictures are opened now: a file may change between turns, and a stream can be read only once.
         pictures = [load_image(one) for one in _pictures(image)]
-        messages = [*self._messages, _user_message(text, pictures)]
-        request = self._model.request(messages, tile=self._tile, **options)
-        return self._say(messages, request)
+        asked = _user_message(text, pictures)
+        request = self._model.request([*self._messages, asked], tile=self._tile, **options)
+        if _tiles(self._tile) == 1:
+            asked = _user_message(
+                text, [_as_seen(one, self._model.processor.image_processor) for one in pictures]
+            )
+        return self._say([*self._messages, asked], request)
 
     def _say(self, messages: list[dict[str, Any]], request: _Request) -> Iterator[str]:
-        # While the answer is under way only this call has the memory: broken off, the next starts anew.
+        # While the answer is under way only this call has the memory: broken off, the next starts afresh.
         memory, self._memory = self._memory or Memory.empty(self._model.model), None
         memory.keep_beginning(request.prompt, self._model.processor.ids.image)
         said = []
@@ -340,6 +346,16 @@ class Chat:
             yield piece
         self._messages = [*messages, {"role": "assistant", "content": "".join(said)}]
         self._memory = memory
+
+
+def _as_seen(picture: Image.Image, images: NeoImageProcessor) -> Image.Image:
+    """A picture at the size that the model reads, which reading it again leaves as it is."""
+    height, width = smart_resize(
+        picture.height, picture.width, images.factor, images.min_pixels, images.max_pixels
+    )
+    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        return picture  # rounding made it too thin to be read again
+    return picture.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def copy_messages(messages: Messages) -> list[dict[str, Any]]:

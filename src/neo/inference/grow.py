@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -43,7 +44,7 @@ def grow(
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} must be one of {', '.join(DTYPES)}")
     tokenizer = _tokenizer(source)
-    token_ids = {}
+    token_ids: dict[str, Any] = {}
     if tokenizer is not None:
         ids = special_ids(tokenizer)
         token_ids = {"image_token_id": ids.image, "image_start_token_id": ids.image_start}
