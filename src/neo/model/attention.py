@@ -105,7 +105,9 @@ def _segment(query: Tensor, key: Tensor, value: Tensor, segment: Segment, scale:
 @cache
 def _flex(device_type: str) -> Callable[..., Tensor]:
     # Unfused on CPU, where it serves to check the block mask; compiled on a GPU, where it is fast.
-    return torch.compile(flex_attention) if device_type == "cuda" else flex_attention
+    if device_type == "cuda":
+        return torch.compile(flex_attention)
+    return flex_attention
 
 
 def flex(query: Tensor, key: Tensor, value: Tensor, block_mask: BlockMask, scale: float) -> Tensor:

@@ -41,7 +41,7 @@ def number_images(input_ids_BL: Tensor, tokens_per_image_N: Tensor, image_token_
             f"({tokens_per_image_N.numel()} pictures): every picture needs one <IMG_CONTEXT> per token of its grid"
         )
     if (tokens_per_image_N < 1).any():
-        raise ValueError(f"a picture must give at least one image token, the pictures give {tokens_per_image_N.tolist()}")
+        raise ValueError(f"every picture must give at least one image token, these give {tokens_per_image_N.tolist()}")
     image_ids = torch.full_like(input_ids_BL, TEXT)
     if given == 0:
         return image_ids
