@@ -2,8 +2,9 @@
 
     python examples/make_images.py
 
-The first three are drawn here with Pillow, so that you can see how little it takes to ask about a drawing of your
-own; the others come from the held-out split of `neo.synthetic`, which the model in the package was not trained on.
+The first three are drawn here with Pillow, so that you can see how little it takes to ask about a drawing
+of your own; the others come from the held-out split of `neo.synthetic`, which the model in the package was
+not trained on.
 """
 
 import json
