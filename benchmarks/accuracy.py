@@ -1,6 +1,6 @@
 """Accuracy of a model on the synthetic tasks' held-out split: `accuracy.json` and `accuracy.md` in a folder.
 
-    python benchmarks/accuracy.py src/neo/checkpoints/neo-demo --samples 500
+python benchmarks/accuracy.py src/neo/checkpoints/neo-demo --samples 500
 """
 
 import argparse

@@ -35,7 +35,9 @@ def layout(rows: int, length: int, picture: int, words: int) -> AttentionMask:
     return AttentionMask(document, image)
 
 
-def seconds(mask: AttentionMask, attend: attention.Attend, dtype: torch.dtype, gradients: bool, repeats: int = 5) -> float:
+def seconds(
+    mask: AttentionMask, attend: attention.Attend, dtype: torch.dtype, gradients: bool, repeats: int = 5
+) -> float:
     rows, length = mask.document_ids.shape
     shapes = ((HEADS, 2), (KV_HEADS, 2), (KV_HEADS, 1))
     qkv = [torch.randn(rows, h, length, wide * HEAD_DIM, dtype=dtype, requires_grad=gradients) for h, wide in shapes]
@@ -74,7 +76,13 @@ def main() -> None:
         "1 row of 4096: pictures of 256": layout(1, 4096, 256, 256),
     }
     results = [
-        {"layout": name, "dtype": str(dtype).removeprefix("torch."), "gradients": gradients, "form": form, "ms": 1000 * s}
+        {
+            "layout": name,
+            "dtype": str(dtype).removeprefix("torch."),
+            "gradients": gradients,
+            "form": form,
+            "ms": 1000 * s,
+        }
         for name, mask in layouts.items()
         for dtype in (torch.bfloat16, torch.float32)
         for gradients in (False, True)
@@ -92,7 +100,9 @@ def main() -> None:
     Console(width=150).print(table)
     if args.save:
         path = RESULTS / f"attention_cpu_{date.today().isoformat()}.json"
-        path.write_text(json.dumps({"hardware": processor(), "torch": torch.__version__, "rows": results}, indent=1) + "\n")
+        path.write_text(
+            json.dumps({"hardware": processor(), "torch": torch.__version__, "rows": results}, indent=1) + "\n"
+        )
         print(path)
 
 

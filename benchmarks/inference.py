@@ -126,7 +126,16 @@ def in_own_process(dtype: str, side: int, backend: str) -> dict:
 
 def show(rows: list[dict]) -> None:
     table = Table(title=f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    for name in ("dtype", "picture", "tokens", "attention", "prefill tokens/s", "floor / prefill", "decode ms", "peak GiB"):
+    for name in (
+        "dtype",
+        "picture",
+        "tokens",
+        "attention",
+        "prefill tokens/s",
+        "floor / prefill",
+        "decode ms",
+        "peak GiB",
+    ):
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(

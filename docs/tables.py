@@ -2,8 +2,8 @@
 
     python docs/tables.py
 
-It rewrites the table under each of two headings from the file that the measurement wrote, so that no number in the
-README is typed by hand. A test checks that the README is what this script makes of it.
+It rewrites the table under each of two headings from the file that the measurement wrote, so that no number in
+the README is typed by hand. A test checks that the README is what this script makes of it.
 """
 
 import json
@@ -27,7 +27,10 @@ def accuracy_table(report: dict) -> list[str]:
 
 def speed_table(report: dict) -> list[str]:
     """Lines of the table, and after it where it was measured."""
-    lines = ["| dtype | picture | tokens | attention | prefill | decode | peak memory |", "|---|---|---:|---|---:|---:|---:|"]
+    lines = [
+        "| dtype | picture | tokens | attention | prefill | decode | peak memory |",
+        "|---|---|---:|---|---:|---:|---:|",
+    ]
     for row in report["rows"]:
         cells = (
             row["dtype"],

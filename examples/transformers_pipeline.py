@@ -14,9 +14,7 @@ FOLDER = Path(neo.__file__).parent / "checkpoints" / "neo-demo"  # or a hub id
 PICTURE = str(Path(__file__).parent / "images" / "circle.png")
 QUESTION = "What color is the circle?"
 
-messages = [
-    {"role": "user", "content": [{"type": "image", "image": PICTURE}, {"type": "text", "text": QUESTION}]}
-]
+messages = [{"role": "user", "content": [{"type": "image", "image": PICTURE}, {"type": "text", "text": QUESTION}]}]
 
 processor = AutoProcessor.from_pretrained(FOLDER)
 model = AutoModelForImageTextToText.from_pretrained(FOLDER)

@@ -34,9 +34,7 @@ def imports(path: Path) -> set[str]:
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
             # `from neo import model` and `from neo.model import config` name modules after the `import`.
-            found |= {
-                f"{module}.{alias.name}" if module.startswith("neo") else module for alias in node.names
-            }
+            found |= {f"{module}.{alias.name}" if module.startswith("neo") else module for alias in node.names}
     return found
 
 
@@ -55,8 +53,7 @@ def test_rooms_know_only_those_below(path: Path) -> None:
     strangers = {
         name
         for name in imports(path)
-        if name.partition(".")[0] == "neo"
-        and not any(f"{name}.".startswith(f"{known}.") for known in allowed)
+        if name.partition(".")[0] == "neo" and not any(f"{name}.".startswith(f"{known}.") for known in allowed)
     }
     assert not strangers, f"{name_of(path)} imports {sorted(strangers)}"
 

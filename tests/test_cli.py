@@ -85,14 +85,10 @@ def give(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
     return lambda content: monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), "utf-8"))
 
 
-def command(
-    *words: Any, stdin: bytes = b"", env: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess:
+def command(*words: Any, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess:
     """Run `neo` as a program."""
     line = [sys.executable, "-m", "neo", *map(str, words)]
-    return subprocess.run(
-        line, input=stdin, capture_output=True, check=False, env={**os.environ, **(env or {})}
-    )
+    return subprocess.run(line, input=stdin, capture_output=True, check=False, env={**os.environ, **(env or {})})
 
 
 # Help and version.
@@ -132,9 +128,7 @@ def test_the_answer_alone_is_on_stdout(picture: Path, model: list[str], loaded: 
 def test_several_pictures_none_and_options_anywhere(
     run: Callable, picture: Path, other_picture: Path, model: list[str], loaded: Any
 ):
-    about_two = loaded.generate(
-        image=[picture, other_picture], text=QUESTION, max_length=12, system="Be brief."
-    )
+    about_two = loaded.generate(image=[picture, other_picture], text=QUESTION, max_length=12, system="Be brief.")
     options = [*SHORT, "--system", "Be brief."]
     assert run("ask", picture, other_picture, QUESTION, *model, *options) == about_two + "\n"
     assert run("ask", *model, picture, *options, other_picture, QUESTION) == about_two + "\n"
@@ -173,15 +167,11 @@ def test_sampling_options(run: Callable, picture: Path, model: list[str], loaded
         "--device",
         "cpu",
     ]
-    sampled = loaded.generate(
-        image=picture, text="x", max_length=12, temperature=0.8, top_p=0.9, top_k=40, seed=3
-    )
+    sampled = loaded.generate(image=picture, text="x", max_length=12, temperature=0.8, top_p=0.9, top_k=40, seed=3)
     assert run("ask", picture, "x", *model, *SHORT, *options) == sampled + "\n"
 
 
-def test_a_picture_from_stdin(
-    run: Callable, give: Callable, picture: Path, other_picture: Path, model: list[str]
-):
+def test_a_picture_from_stdin(run: Callable, give: Callable, picture: Path, other_picture: Path, model: list[str]):
     by_path = run("ask", other_picture, picture, QUESTION, *model, *SHORT)
     give(picture.read_bytes())
     assert run("ask", other_picture, "-", QUESTION, *model, *SHORT) == by_path
@@ -252,11 +242,7 @@ def test_bad_questions(refuse: Callable, give: Callable, picture: Path, model: l
     ],
 )
 def test_bad_words(refuse: Callable, model: list[str], words: list[str], sentence: str):
-    words = (
-        [*words, *model]
-        if words[:1] == ["ask"] and len(words) > 1 and words[-1] != "--temperature"
-        else words
-    )
+    words = [*words, *model] if words[:1] == ["ask"] and len(words) > 1 and words[-1] != "--temperature" else words
     assert sentence in refuse(*words)
 
 
@@ -309,9 +295,7 @@ def test_a_conversation_goes_on_after_a_mistake(give: Callable, model: list[str]
     assert "/image PATH" in captured.err
 
 
-def test_a_conversation_at_the_keyboard(
-    monkeypatch: pytest.MonkeyPatch, model: list[str], loaded: Any, capsys: Any
-):
+def test_a_conversation_at_the_keyboard(monkeypatch: pytest.MonkeyPatch, model: list[str], loaded: Any, capsys: Any):
     typed = iter(["", "Why?", "/dance"])
 
     def read(prompt: str) -> str:
@@ -387,9 +371,7 @@ def llm(tmp_path: Path) -> Path:
     (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     settings = {
-        key: value
-        for key, value in settings.items()
-        if key not in ("extra_special_tokens", "added_tokens_decoder")
+        key: value for key, value in settings.items() if key not in ("extra_special_tokens", "added_tokens_decoder")
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": "<|endoftext|>"}))
     rows = len(content["model"]["vocab"]) + 1
@@ -419,9 +401,7 @@ def test_init_grows_a_model_that_can_be_asked(
     words[words.index(output)] = tmp_path / "again"
     run(*words)
     again = load_file(tmp_path / "again" / "model.safetensors")
-    assert all(
-        torch.equal(tensor, again[name]) for name, tensor in load_file(output / "model.safetensors").items()
-    )
+    assert all(torch.equal(tensor, again[name]) for name, tensor in load_file(output / "model.safetensors").items())
     words[words.index(tmp_path / "again")] = tmp_path / "half"
     run(*words, "--dtype", "bf16")
     assert neo.load_model(str(tmp_path / "half")).model.dtype == torch.bfloat16
@@ -445,9 +425,7 @@ def test_init_of_what_is_no_language_model(refuse: Callable, tmp_path: Path, llm
 # neo train
 
 
-def test_train_reads_the_recipe_with_its_overrides(
-    run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_train_reads_the_recipe_with_its_overrides(run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen = []
 
     def load_recipe(path: str, overrides: list[str]) -> dict:

@@ -39,6 +39,4 @@ def test_the_demo_from_nothing_to_the_last_stage(tmp_path: Path, monkeypatch: py
 
 
 def test_no_recipe_is_left_out() -> None:
-    assert sorted(path.name for path in RECIPES.glob("*.yaml")) == sorted(
-        f"demo_{stage}.yaml" for stage in DEMO
-    )
+    assert sorted(path.name for path in RECIPES.glob("*.yaml")) == sorted(f"demo_{stage}.yaml" for stage in DEMO)

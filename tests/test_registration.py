@@ -58,9 +58,7 @@ def test_headless_model(checkpoint: Path, trust: bool | None) -> None:
     assert type(model) is neo.NeoModel
 
 
-@pytest.mark.parametrize(
-    "name", ["AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModelForCausalLM"]
-)
+@pytest.mark.parametrize("name", ["AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModelForCausalLM"])
 def test_models_with_a_head(checkpoint: Path, name: str) -> None:
     model = getattr(transformers, name).from_pretrained(checkpoint, dtype=torch.bfloat16)
     assert type(model) is neo.NeoForConditionalGeneration
@@ -76,9 +74,7 @@ def test_token_ids_come_from_the_tokenizer(checkpoint: Path) -> None:
 
 
 def test_sub_configurations() -> None:
-    assert (
-        type(AutoConfig.for_model("neo_text", num_hidden_layers=3, extra_num_layers=1)) is neo.NeoTextConfig
-    )
+    assert type(AutoConfig.for_model("neo_text", num_hidden_layers=3, extra_num_layers=1)) is neo.NeoTextConfig
     assert type(AutoConfig.for_model("neo_vision")) is neo.NeoVisionConfig
 
 

@@ -51,9 +51,7 @@ def structure() -> tuple[torch.Tensor, torch.Tensor]:
     return thw_positions(image_ids, grid)[:, 0], dense[0, 0]
 
 
-def box(
-    ax: Axes, x: float, y: float, w: float, h: float, text: str = "", fill: str = BOX, size: float = 11
-) -> None:
+def box(ax: Axes, x: float, y: float, w: float, h: float, text: str = "", fill: str = BOX, size: float = 11) -> None:
     """A filled box with centred text; (x, y) is its lower left corner."""
     ax.add_patch(Rectangle((x, y), w, h, facecolor=fill, edgecolor=LINE, linewidth=0.8))
     ax.text(x + w / 2, y + h / 2, text, ha="center", va="center", fontsize=size, color=INK, linespacing=1.35)
@@ -108,9 +106,7 @@ def draw_sequence(ax: Axes, image: Image.Image, positions: torch.Tensor) -> None
         if 0 <= cell < ROWS * COLUMNS:
             row, column = divmod(cell, COLUMNS)
             crop = image.crop((128 * column, 128 * row, 128 * column + 128, 128 * row + 128))
-            ax.imshow(
-                crop, extent=(x, x + CELL, y, y + CELL), aspect="auto", interpolation="bilinear", zorder=1
-            )
+            ax.imshow(crop, extent=(x, x + CELL, y, y + CELL), aspect="auto", interpolation="bilinear", zorder=1)
             ax.add_patch(Rectangle((x, y), CELL, CELL, fill=False, edgecolor=LINE, linewidth=0.8, zorder=2))
         else:
             box(ax, x, y, CELL, CELL, (BEFORE + [""] * ROWS * COLUMNS + AFTER)[i], WORD)
@@ -211,9 +207,7 @@ def draw_stages(ax: Axes) -> None:
                 ax.text(x, y, "–", ha="center", va="center", color=LINE, fontsize=11)
                 continue
             fill = T if part in TRAINED[stage] else "white"
-            ax.scatter(
-                [x], [y], s=75, facecolor=fill, edgecolor=T if part in TRAINED[stage] else LINE, linewidth=1.1
-            )
+            ax.scatter([x], [y], s=75, facecolor=fill, edgecolor=T if part in TRAINED[stage] else LINE, linewidth=1.1)
     notes = ((T, T, 8.25, "trained"), ("white", LINE, 9.35, "frozen"))
     for fill, edge, x, text in notes:
         ax.scatter([x], [0.15], s=75, facecolor=fill, edgecolor=edge, linewidth=1.1)

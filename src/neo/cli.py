@@ -119,13 +119,9 @@ def _ask_parser() -> ArgumentParser:
         "read from stdin; a '-' in the last place is the question read from stdin.",
         "[options] [PICTURE ...] QUESTION",
     )
-    parser.add_argument(
-        "words", nargs="+", metavar="PICTURE, QUESTION", help="pictures and, last, the question"
-    )
+    parser.add_argument("words", nargs="+", metavar="PICTURE, QUESTION", help="pictures and, last, the question")
     _add_model_options(parser)
-    parser.add_argument(
-        "--json", action="store_true", help="one JSON object: model, images, question, answer ..."
-    )
+    parser.add_argument("--json", action="store_true", help="one JSON object: model, images, question, answer ...")
     parser.add_argument("--stream", action="store_true", help="write the answer as it is said")
     return parser
 
@@ -189,9 +185,7 @@ def parse(words: list[str]) -> Namespace:
     Raises:
         ArgumentError, ValueError: they make no sense; the message says why.
     """
-    parser = _parser(
-        "", "NEO, a vision-language model: ask about pictures, train your own.", "[--version] COMMAND ..."
-    )
+    parser = _parser("", "NEO, a vision-language model: ask about pictures, train your own.", "[--version] COMMAND ...")
     parser.add_argument("--version", action="version", version=f"neo {__version__}", help="show the version")
     commands = parser.add_subcommands(required=True, dest="command", metavar="COMMAND")
     ask = _ask_parser()
@@ -331,9 +325,7 @@ def info(options: Namespace) -> int:
         raise ValueError(f"give either the model {options.model} or --preset {options.preset}, not both")
     _still_transformers()
     facts = (
-        describe_preset(options.preset)
-        if options.preset
-        else describe(options.model or "neo-demo", options.download)
+        describe_preset(options.preset) if options.preset else describe(options.model or "neo-demo", options.download)
     )
     say(json.dumps(facts, ensure_ascii=False, indent=2) if options.json else report(facts))
     return 0
@@ -402,9 +394,7 @@ def _open_pictures(sources: list[str]) -> list[Any]:
 
     if sources.count("-") > 1:
         raise ValueError("stdin holds one picture: only one word may be '-'")
-    return [
-        load_image(sys.stdin.buffer.read(), "stdin") if one == "-" else load_image(one) for one in sources
-    ]
+    return [load_image(sys.stdin.buffer.read(), "stdin") if one == "-" else load_image(one) for one in sources]
 
 
 if __name__ == "__main__":

@@ -48,9 +48,7 @@ class _Hook(MetaPathFinder):
     def __init__(self) -> None:
         self._imports = threading.local()  # how deep this thread is in imports
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name.partition(".")[0] not in ("transformers", "neo"):
             return None
         for finder in sys.meta_path:

@@ -71,8 +71,7 @@ def test_pictures_follow_their_placeholders(processor: NeoProcessor) -> None:
     source = SyntheticSource(families={"color": 1.0})
     batch = next(iter(loader(processor, source=source)))
     expected = [
-        processor.encode(source[int(name.partition("[")[2][:-1])].messages).pixel_values
-        for name in batch.names
+        processor.encode(source[int(name.partition("[")[2][:-1])].messages).pixel_values for name in batch.names
     ]
     assert torch.equal(batch.inputs["pixel_values"], torch.cat(expected))
 
@@ -92,9 +91,7 @@ class Broken:
         return Record([[question, answer], [question], [missing, answer]][index], self.name, index)
 
 
-def test_bad_records_stop_the_run_with_their_names(
-    processor: NeoProcessor, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_bad_records_stop_the_run_with_their_names(processor: NeoProcessor, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ValueError, match=r"more than max_bad_fraction=0\.01 allows"):
         next(iter(loader(processor, source=Broken())))
     assert "left out broken[" in caplog.text

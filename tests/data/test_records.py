@@ -48,9 +48,7 @@ def test_each_turn_takes_the_pictures_of_its_placeholders() -> None:
 
 def test_messages_with_pictures_in_parts() -> None:
     content = [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}]
-    messages = parse(
-        {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "A dog."}]}
-    )
+    messages = parse({"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "A dog."}]})
     assert messages[0]["content"][0] == {"type": "image", "image": "/pictures/a.png"}
 
 

@@ -39,12 +39,8 @@ def by_transformers(chat_model: ChatModel, messages: list, length: int = LENGTH)
     if not len(batch["image_grid_hw"]):
         del batch["image_grid_hw"], batch["pixel_values"]
     end = chat_model.processor.ids.im_end
-    ids = chat_model.model.generate(
-        **batch, max_new_tokens=length, do_sample=False, eos_token_id=end, pad_token_id=0
-    )
-    return chat_model.processor.tokenizer.decode(
-        ids[0, batch["input_ids"].shape[1] :], skip_special_tokens=True
-    )
+    ids = chat_model.model.generate(**batch, max_new_tokens=length, do_sample=False, eos_token_id=end, pad_token_id=0)
+    return chat_model.processor.tokenizer.decode(ids[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
 def conversation(count: int, pictures: list) -> list[dict[str, Any]]:
@@ -61,9 +57,7 @@ def test_greedy_answers_are_those_of_transformers_generate(chat_model: ChatModel
     assert answer == by_transformers(chat_model, conversation(count, pictures))
 
 
-def test_an_answer_ends_at_the_end_of_the_turn(
-    chat_model: ChatModel, pictures: list, monkeypatch: pytest.MonkeyPatch
-):
+def test_an_answer_ends_at_the_end_of_the_turn(chat_model: ChatModel, pictures: list, monkeypatch: pytest.MonkeyPatch):
     whole = chat_model.answer(image=pictures[0], text=QUESTION, max_length=LENGTH)
     assert whole.new_tokens == LENGTH
     batch = chat_model.processor.collate([chat_model.request(conversation(1, pictures)).prompt])
@@ -87,8 +81,7 @@ def test_every_form_of_a_picture_is_the_same_picture(chat_model: ChatModel, pict
         np.asarray(picture),
     ]
     answers = {
-        chat_model.generate(image=form, text=QUESTION, max_length=LENGTH)
-        for form in [*forms, [picture], (picture,)]
+        chat_model.generate(image=form, text=QUESTION, max_length=LENGTH) for form in [*forms, [picture], (picture,)]
     }
     assert len(answers) == 1
 
@@ -101,9 +94,7 @@ def test_messages_and_the_short_form_agree(chat_model: ChatModel, pictures: list
     assert short == chat_model.generate(messages[1:], system="Be brief.", max_length=LENGTH)
     assert short != chat_model.generate(messages[1:], max_length=LENGTH)
     placed = f"Image-1: <image>\nImage-2: <image>\n{QUESTION}"
-    assert short == chat_model.generate(
-        image=pictures[:2], text=placed, system="Be brief.", max_length=LENGTH
-    )
+    assert short == chat_model.generate(image=pictures[:2], text=placed, system="Be brief.", max_length=LENGTH)
 
 
 def test_a_longer_conversation(chat_model: ChatModel, pictures: list):
@@ -149,9 +140,7 @@ def test_both_names_of_the_limit(chat_model: ChatModel):
 def test_a_batch_is_its_questions_one_by_one(chat_model: ChatModel, pictures: list):
     images = [pictures[0], None, pictures, pictures[2], [pictures[1]]]
     texts = [QUESTION, "Hello", "And?", "What is written here, please?", "Why?"]
-    single = [
-        chat_model.generate(image=i, text=t, max_length=LENGTH) for i, t in zip(images, texts, strict=True)
-    ]
+    single = [chat_model.generate(image=i, text=t, max_length=LENGTH) for i, t in zip(images, texts, strict=True)]
     assert len(set(single)) == 5
     assert chat_model.generate_batch(images, texts, max_length=LENGTH) == single
     assert chat_model.generate_batch(images, texts, max_length=LENGTH, batch_size=2) == single
@@ -169,9 +158,7 @@ def test_a_batch_whose_rows_end_at_different_times(
     ]
     said = [list(chat_model.tokens(request)) for request in requests]
     monkeypatch.setattr(chat_model, "_stop_ids", frozenset({said[0][3], said[1][8]}))
-    single = [
-        chat_model.answer(image=i, text=t, max_length=LENGTH) for i, t in zip(images, texts, strict=True)
-    ]
+    single = [chat_model.answer(image=i, text=t, max_length=LENGTH) for i, t in zip(images, texts, strict=True)]
     assert len({answer.new_tokens for answer in single}) > 1
     assert chat_model.generate_batch(images, texts, max_length=LENGTH) == [answer.text for answer in single]
 
@@ -306,9 +293,7 @@ def test_reset_forgets_all_but_the_system_prompt(chat_model: ChatModel, pictures
     assert chat.ask("What?", pictures[0], max_length=LENGTH) == first
 
 
-def test_a_turn_that_fails_or_is_broken_off_was_not_asked(
-    chat_model: ChatModel, pictures: list, tmp_path: Path
-):
+def test_a_turn_that_fails_or_is_broken_off_was_not_asked(chat_model: ChatModel, pictures: list, tmp_path: Path):
     chat = chat_model.start_chat()
     chat.ask("What?", pictures[0], max_length=LENGTH)
     before = chat.messages
@@ -322,9 +307,7 @@ def test_a_turn_that_fails_or_is_broken_off_was_not_asked(
     assert answer == chat_model.generate([*before, {"role": "user", "content": "Why?"}], max_length=LENGTH)
 
 
-def test_a_picture_may_change_on_disk_after_it_was_shown(
-    chat_model: ChatModel, pictures: list, tmp_path: Path
-):
+def test_a_picture_may_change_on_disk_after_it_was_shown(chat_model: ChatModel, pictures: list, tmp_path: Path):
     file = tmp_path / "picture.png"
     pictures[0].save(file)
     chat, other = chat_model.start_chat(), chat_model.start_chat()

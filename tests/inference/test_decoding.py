@@ -32,9 +32,7 @@ def remembered(ids: list[int], grids: list[tuple[int, int]]) -> Memory:
 
 def kept(memory: Memory, ids: list[int], grids: list[tuple[int, int]]) -> int:
     unused = torch.zeros(0)
-    memory.keep_beginning(
-        Encoded(torch.tensor(ids), unused, unused, torch.tensor(grids).reshape(-1, 2)), PICTURE
-    )
+    memory.keep_beginning(Encoded(torch.tensor(ids), unused, unused, torch.tensor(grids).reshape(-1, 2)), PICTURE)
     assert memory.cache.get_seq_length() == len(memory.ids)
     assert memory.ids == ids[: len(memory.ids)]
     assert len(memory.grids) == memory.ids.count(START) - (memory.ids[-1:] == [START])

@@ -20,9 +20,7 @@ def test_top_k_keeps_the_k_likeliest():
     torch.testing.assert_close(kept[:2], LOGITS[0, :2].softmax(-1))
 
 
-@pytest.mark.parametrize(
-    ("top_p", "count"), [(1e-6, 1), (0.64, 1), (0.65, 2), (0.88, 2), (0.89, 3), (1.0, 4)]
-)
+@pytest.mark.parametrize(("top_p", "count"), [(1e-6, 1), (0.64, 1), (0.65, 2), (0.88, 2), (0.89, 3), (1.0, 4)])
 def test_top_p_keeps_the_fewest_that_reach_it(top_p: float, count: int):
     # 0.644, 0.237, 0.087, 0.032: together 0.644, 0.881, 0.968, 1
     assert (Sampling(1.0, top_p=top_p).probabilities(LOGITS)[0] > 0).sum() == count

@@ -25,9 +25,7 @@ def packed_mask(query_start: int) -> AttentionMask:
 
 @pytest.mark.parametrize("query_start", [0, 8, 23], ids=["whole", "continued", "one token"])
 @pytest.mark.parametrize(("backend", "cost"), [("sdpa", float("inf")), ("sdpa", 0), ("flex_attention", None)])
-def test_backends_agree(
-    backend: str, cost: float | None, query_start: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_backends_agree(backend: str, cost: float | None, query_start: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if cost is not None:
         monkeypatch.setattr(attention, "SEGMENT_COST", cost)
     torch.manual_seed(0)

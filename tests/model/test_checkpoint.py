@@ -190,9 +190,7 @@ def shard(folder: Path) -> dict[str, str]:
     for file, names in halves.items():
         save_file({name: tensors[name] for name in names}, folder / file, metadata={"format": "pt"})
     weight_map = {name: file for file, names in halves.items() for name in names}
-    (folder / "model.safetensors.index.json").write_text(
-        json.dumps({"metadata": {}, "weight_map": weight_map})
-    )
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     return weight_map
 
 

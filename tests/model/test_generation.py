@@ -63,9 +63,7 @@ def test_a_batch_generates_what_each_row_generates_alone(
 
 def test_generate_without_cache(tiny: NeoForConditionalGeneration, compose: Compose) -> None:
     inputs = compose(*ROWS)
-    assert new_ids(tiny, inputs, use_cache=False, max_new_tokens=4).equal(
-        new_ids(tiny, inputs, max_new_tokens=4)
-    )
+    assert new_ids(tiny, inputs, use_cache=False, max_new_tokens=4).equal(new_ids(tiny, inputs, max_new_tokens=4))
 
 
 def test_grids_may_have_their_other_name(tiny: NeoForConditionalGeneration, compose: Compose) -> None:
@@ -90,9 +88,7 @@ class Interleaved(BaseStreamer):
         pass
 
 
-def test_interleaved_generations_do_not_disturb_each_other(
-    tiny: NeoForConditionalGeneration, compose: Compose
-) -> None:
+def test_interleaved_generations_do_not_disturb_each_other(tiny: NeoForConditionalGeneration, compose: Compose) -> None:
     first, second = compose([3, (4, 6), 5]), compose([(2, 2), 2, (6, 4), 9], seed=1)
     expected = new_ids(tiny, first), new_ids(tiny, second)
     during = []
@@ -102,9 +98,7 @@ def test_interleaved_generations_do_not_disturb_each_other(
     assert all(ids.equal(expected[1]) for ids in during)
 
 
-def test_one_beam_kept_of_many_equals_a_search_row_by_row(
-    tiny: NeoForConditionalGeneration, compose: Compose
-) -> None:
+def test_one_beam_kept_of_many_equals_a_search_row_by_row(tiny: NeoForConditionalGeneration, compose: Compose) -> None:
     beams = {"num_beams": 4, "num_return_sequences": 2}
     inputs = compose(*ROWS)
     batch = new_ids(tiny, inputs, **beams)
@@ -112,9 +106,7 @@ def test_one_beam_kept_of_many_equals_a_search_row_by_row(
         assert new_ids(tiny, alone, **beams).equal(batch[2 * row : 2 * row + 2])
 
 
-def test_samples_of_one_prompt_differ_and_see_its_pictures(
-    tiny: NeoForConditionalGeneration, compose: Compose
-) -> None:
+def test_samples_of_one_prompt_differ_and_see_its_pictures(tiny: NeoForConditionalGeneration, compose: Compose) -> None:
     inputs = compose([3, (4, 6), 5], [2, (2, 4), (4, 4), 4])
     torch.manual_seed(0)
     samples = new_ids(tiny, inputs, do_sample=True, num_return_sequences=3)
@@ -127,9 +119,7 @@ def test_samples_of_one_prompt_differ_and_see_its_pictures(
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-def test_turns_on_one_cache_equal_a_fresh_start(
-    tiny: NeoForConditionalGeneration, compose: Compose, rows: int
-) -> None:
+def test_turns_on_one_cache_equal_a_fresh_start(tiny: NeoForConditionalGeneration, compose: Compose, rows: int) -> None:
     """Each turn passes the whole conversation and the cache; only what is new is computed."""
     turns = [[[3, (4, 6), 5], [7, (2, 2), 5]], [[4], [4]], [[2, (4, 4), 3], [2, (6, 2), (2, 2), 1]]]
     turns = [turn[:rows] for turn in turns]
@@ -182,9 +172,7 @@ def test_generation_stops_at_the_end_token(tiny: NeoForConditionalGeneration, co
     assert stopped == free[: free.index(free[2]) + 1]
 
 
-def test_scores_and_hidden_states_of_generated_tokens(
-    tiny: NeoForConditionalGeneration, compose: Compose
-) -> None:
+def test_scores_and_hidden_states_of_generated_tokens(tiny: NeoForConditionalGeneration, compose: Compose) -> None:
     output = tiny.generate(
         **compose([3, (4, 6), 5]),
         **GREEDY,
@@ -208,9 +196,7 @@ def test_generation_config_is_respected(tiny: NeoForConditionalGeneration, compo
     assert tiny.generate(**inputs, generation_config=config)[:, -3:].equal(expected[:, :3])
 
 
-def test_counts_that_differ_are_named_before_generating(
-    tiny: NeoForConditionalGeneration, compose: Compose
-) -> None:
+def test_counts_that_differ_are_named_before_generating(tiny: NeoForConditionalGeneration, compose: Compose) -> None:
     inputs = compose([3, (4, 6), 5])
     inputs["image_grid_hw"] = torch.tensor([[4, 4]])
     with pytest.raises(ValueError, match="holds 6 image tokens but the pictures give 4 "):

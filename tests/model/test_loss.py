@@ -22,9 +22,7 @@ def test_a_step_does_not_depend_on_how_the_batch_is_split() -> None:
     logits, labels, weights = torch.randn(3, 5, 7), torch.randint(0, 7, (3, 5)), torch.rand(3, 5)
     total = weights[:, 1:].sum()
     whole = next_token_loss(logits, labels, weights)
-    parts = [
-        next_token_loss(logits[i : i + 1], labels[i : i + 1], weights[i : i + 1], total) for i in range(3)
-    ]
+    parts = [next_token_loss(logits[i : i + 1], labels[i : i + 1], weights[i : i + 1], total) for i in range(3)]
     torch.testing.assert_close(sum(parts), whole)
 
 
@@ -52,7 +50,5 @@ def test_weights_of_documents(reduction: str, power: float) -> None:
 
 
 def test_unknown_reduction() -> None:
-    with pytest.raises(
-        ValueError, match="unknown loss reduction 'mean': choose one of token, square, sample"
-    ):
+    with pytest.raises(ValueError, match="unknown loss reduction 'mean': choose one of token, square, sample"):
         document_loss_weights(torch.ones(1, 2), torch.zeros(1, 2), "mean")

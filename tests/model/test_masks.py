@@ -111,7 +111,5 @@ def test_one_new_word_after_a_cache_needs_no_mask() -> None:
 
 @pytest.mark.parametrize(("cost", "expected"), [(0, True), (10**9, False)])
 def test_many_short_segments_are_left_to_one_dense_call(cost: int, expected: bool) -> None:
-    mask = AttentionMask(
-        torch.zeros(1, 512), torch.full((1, 512), TEXT).scatter(1, torch.arange(9, 99)[None], 0)
-    )
+    mask = AttentionMask(torch.zeros(1, 512), torch.full((1, 512), TEXT).scatter(1, torch.arange(9, 99)[None], 0))
     assert mask.prefers_segments(cost) is expected

@@ -126,12 +126,8 @@ def test_a_cache_with_left_padding_takes_a_chunk_with_pictures(
         "input_ids": torch.cat([inputs["input_ids"], more["input_ids"]], dim=1),
         "attention_mask": torch.cat([inputs["attention_mask"], more["attention_mask"]], dim=1),
         # Row by row: the second picture of the batch stands in the first row's second turn.
-        "image_grid_hw": torch.cat(
-            [more["image_grid_hw"][:1], inputs["image_grid_hw"], more["image_grid_hw"][1:]]
-        ),
-        "pixel_values": torch.cat(
-            [more["pixel_values"][:8], inputs["pixel_values"], more["pixel_values"][8:]]
-        ),
+        "image_grid_hw": torch.cat([more["image_grid_hw"][:1], inputs["image_grid_hw"], more["image_grid_hw"][1:]]),
+        "pixel_values": torch.cat([more["pixel_values"][:8], inputs["pixel_values"], more["pixel_values"][8:]]),
     }
     expected = tiny(**whole, use_cache=False).logits
     past = inputs["input_ids"].shape[1]
@@ -146,9 +142,7 @@ def test_a_cache_with_left_padding_takes_a_chunk_with_pictures(
 
 
 @torch.no_grad()
-def test_continuing_a_cache_without_positions_is_refused(
-    tiny: NeoForConditionalGeneration, compose: Compose
-) -> None:
+def test_continuing_a_cache_without_positions_is_refused(tiny: NeoForConditionalGeneration, compose: Compose) -> None:
     output = tiny(**compose([5]))
     with pytest.raises(ValueError, match="position_ids are needed when continuing a cache"):
         tiny(input_ids=torch.tensor([[3]]), past_key_values=output.past_key_values)
@@ -206,16 +200,10 @@ def test_all_hidden_states_can_be_had(tiny: NeoForConditionalGeneration, compose
 def gradients(model: NeoForConditionalGeneration, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     model.zero_grad()
     model(**inputs, labels=inputs["input_ids"]).loss.backward()
-    return {
-        name: parameter.grad.clone()
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None
-    }
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-def test_gradient_checkpointing_gives_exact_gradients(
-    tiny: NeoForConditionalGeneration, compose: Compose
-) -> None:
+def test_gradient_checkpointing_gives_exact_gradients(tiny: NeoForConditionalGeneration, compose: Compose) -> None:
     tiny.train()
     inputs = compose(*ROWS)
     expected = gradients(tiny, inputs)
@@ -228,9 +216,7 @@ def test_gradient_checkpointing_gives_exact_gradients(
     assert all(ours[name].equal(value) for name, value in expected.items())
 
 
-def test_padding_has_no_influence_and_no_gradient_of_nan(
-    tiny: NeoForConditionalGeneration, compose: Compose
-) -> None:
+def test_padding_has_no_influence_and_no_gradient_of_nan(tiny: NeoForConditionalGeneration, compose: Compose) -> None:
     tiny.train()
     for implementation in ("eager", "sdpa"):
         tiny.set_attn_implementation(implementation)
@@ -317,9 +303,7 @@ def test_half_precision_is_close(
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-def test_training_under_autocast(
-    tiny: NeoForConditionalGeneration, compose: Compose, implementation: str
-) -> None:
+def test_training_under_autocast(tiny: NeoForConditionalGeneration, compose: Compose, implementation: str) -> None:
     tiny.train().set_attn_implementation(implementation)
     inputs = compose(*ROWS)
     expected = tiny(**inputs, labels=inputs["input_ids"]).loss

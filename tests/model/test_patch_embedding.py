@@ -27,13 +27,9 @@ def with_plain_convolutions(embedding: PatchEmbedding, picture: Tensor) -> Tenso
     return embedding.dense_embedding(turned.T.reshape(channels.shape)[None])[0].flatten(1).T
 
 
-@pytest.mark.parametrize(
-    "sizes", [[(32, 32)], [(64, 96)], [(224, 32)], [(64, 64), (32, 96), (96, 32)]], ids=str
-)
+@pytest.mark.parametrize("sizes", [[(32, 32)], [(64, 96)], [(224, 32)], [(64, 64), (32, 96), (96, 32)]], ids=str)
 @torch.no_grad()
-def test_equals_plain_convolutions_picture_by_picture(
-    embedding: PatchEmbedding, sizes: list[tuple[int, int]]
-) -> None:
+def test_equals_plain_convolutions_picture_by_picture(embedding: PatchEmbedding, sizes: list[tuple[int, int]]) -> None:
     pictures = [torch.randn(3, *size) for size in sizes]
     grids = torch.tensor(sizes) // 16
     ours = embedding(torch.cat([patches_of(picture) for picture in pictures]), grids)

@@ -14,9 +14,7 @@ def ids(*parts: int | str) -> torch.Tensor:
     return torch.tensor([sequence])
 
 
-def positions(
-    input_ids: torch.Tensor, grids: list[list[int]], documents: torch.Tensor | None = None
-) -> torch.Tensor:
+def positions(input_ids: torch.Tensor, grids: list[list[int]], documents: torch.Tensor | None = None) -> torch.Tensor:
     grid = torch.tensor(grids).view(-1, 2)
     return thw_positions(number_images(input_ids, grid.prod(-1), IMAGE), grid, documents)
 

@@ -35,9 +35,7 @@ def test_scores_depend_on_differences_of_positions() -> None:
     def score(query_at: int, key_at: int) -> Tensor:
         rotary = native_rotary(torch.tensor([query_at, key_at]).expand(3, 1, 2), 64, 1e4, 1e4, torch.float64)
         cos, sin = rotary[0]
-        turned = [
-            torch.cat(rotate_halves(x, cos[0, 0, i], sin[0, 0, i]), -1) for i, x in enumerate((query, key))
-        ]
+        turned = [torch.cat(rotate_halves(x, cos[0, 0, i], sin[0, 0, i]), -1) for i, x in enumerate((query, key))]
         return turned[0] @ turned[1]
 
     torch.testing.assert_close(score(9, 4), score(105, 100), atol=1e-4, rtol=0)  # angles are float32

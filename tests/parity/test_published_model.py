@@ -46,26 +46,18 @@ def inputs_of(case: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def test_every_case_is_tested(vectors: dict[str, dict[str, Tensor]], tiny_folder: Path) -> None:
-    assert (
-        sorted(vectors)
-        == sorted(CASES)
-        == sorted(json.loads((tiny_folder / "cases.json").read_text())["cases"])
-    )
+    assert sorted(vectors) == sorted(CASES) == sorted(json.loads((tiny_folder / "cases.json").read_text())["cases"])
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "text_only"])
-def test_vision_embeddings(
-    tiny: NeoForConditionalGeneration, vectors: dict[str, dict[str, Tensor]], name: str
-) -> None:
+def test_vision_embeddings(tiny: NeoForConditionalGeneration, vectors: dict[str, dict[str, Tensor]], name: str) -> None:
     case = vectors[name]
     features = tiny.model.get_image_features(case["pixel_values"], case["image_grid_hw"])
     torch.testing.assert_close(features, case["vision_embeds"], atol=1e-5, rtol=0)  # measured: 3.1e-6
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_positions(
-    tiny: NeoForConditionalGeneration, vectors: dict[str, dict[str, Tensor]], name: str
-) -> None:
+def test_positions(tiny: NeoForConditionalGeneration, vectors: dict[str, dict[str, Tensor]], name: str) -> None:
     case = vectors[name]
     positions = tiny.get_positions(case["input_ids"], case.get("image_grid_hw"))
     assert positions[:, 0].equal(case["thw_positions"])
@@ -82,12 +74,8 @@ def test_hidden_states_and_logits(
     layers.layers[0].register_forward_hook(lambda module, args, output: seen.update(first=output[0]))
     layers.norm.register_forward_hook(lambda module, args, output: seen.update(last=output[0]))
     logits = model(**inputs_of(case)).logits[0]
-    torch.testing.assert_close(
-        seen["first"], case["hidden_first_layer"], atol=1e-4, rtol=0
-    )  # measured: 1.2e-5 of 10
-    torch.testing.assert_close(
-        seen["last"], case["hidden_last"], atol=1e-4, rtol=0
-    )  # measured: 1.1e-5 of 5.7
+    torch.testing.assert_close(seen["first"], case["hidden_first_layer"], atol=1e-4, rtol=0)  # measured: 1.2e-5 of 10
+    torch.testing.assert_close(seen["last"], case["hidden_last"], atol=1e-4, rtol=0)  # measured: 1.1e-5 of 5.7
     torch.testing.assert_close(logits, case["logits"], atol=1e-4, rtol=0)  # measured: 1.4e-5 of 7
 
 

@@ -36,9 +36,7 @@ def batch(step: dict[str, Tensor]) -> dict[str, Tensor]:
 def test_positions_start_anew_in_each_document(
     tiny: NeoForConditionalGeneration, step: dict[str, Tensor], batch: dict[str, Tensor]
 ) -> None:
-    positions = tiny.get_positions(
-        batch["input_ids"], batch["image_grid_hw"], document_ids=batch["document_ids"]
-    )
+    positions = tiny.get_positions(batch["input_ids"], batch["image_grid_hw"], document_ids=batch["document_ids"])
     assert positions[0].flatten().equal(step["t_positions"].flatten())
 
 
@@ -62,9 +60,7 @@ def test_loss_and_gradients(
     if segment_cost is not None:
         monkeypatch.setattr(attention, "SEGMENT_COST", segment_cost)
     output = tiny(**batch)
-    torch.testing.assert_close(
-        output.logits[0], step["logits"].squeeze(0), atol=1e-4, rtol=0
-    )  # measured: 1.4e-5
+    torch.testing.assert_close(output.logits[0], step["logits"].squeeze(0), atol=1e-4, rtol=0)  # measured: 1.4e-5
     torch.testing.assert_close(output.loss, step["loss"].squeeze(), atol=1e-5, rtol=0)  # measured: 1.4e-6
 
     output.loss.backward()
@@ -85,9 +81,7 @@ def test_flex_gives_the_same_loss(
 ) -> None:
     tiny.set_attn_implementation("flex_attention")
     output = tiny(**batch)
-    torch.testing.assert_close(
-        output.logits[0], step["logits"].squeeze(0), atol=1e-4, rtol=0
-    )  # measured: 1.4e-5
+    torch.testing.assert_close(output.logits[0], step["logits"].squeeze(0), atol=1e-4, rtol=0)  # measured: 1.4e-5
     torch.testing.assert_close(output.loss, step["loss"].squeeze(), atol=1e-5, rtol=0)  # measured: 9.5e-7
 
 

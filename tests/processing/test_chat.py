@@ -108,9 +108,7 @@ def test_where_pictures_go_in_lists(parts, expected):
 
 PART = st.one_of(st.sampled_from(["", "a", "a\n", "\nb", "你 "]).map(text), st.just(IMAGE))
 CONTENT = st.one_of(st.sampled_from(["", "Hi", "x\n"]), st.lists(PART, max_size=5))
-TEXT_CONTENT = st.one_of(
-    st.sampled_from(["", "Hi"]), st.lists(st.sampled_from(["", "a", "b\n"]).map(text), max_size=3)
-)
+TEXT_CONTENT = st.one_of(st.sampled_from(["", "Hi"]), st.lists(st.sampled_from(["", "a", "b\n"]).map(text), max_size=3))
 MESSAGE = st.one_of(
     st.fixed_dictionaries({"role": st.just("user"), "content": CONTENT}),
     st.fixed_dictionaries({"role": st.sampled_from(["system", "assistant"]), "content": TEXT_CONTENT}),
@@ -137,15 +135,9 @@ def test_a_picture_that_opens_as_several_becomes_several():
 
     conversation = parse([user("What?", "a")], open_image)
     assert conversation.images == ["a0", "a1"]
-    assert (
-        render(conversation.turns)
-        == "<|im_start|>user\nImage-1: <image>\nImage-2: <image>\nWhat?<|im_end|>\n"
-    )
+    assert render(conversation.turns) == "<|im_start|>user\nImage-1: <image>\nImage-2: <image>\nWhat?<|im_end|>\n"
     conversation = parse([user("Is <image> red?", "a")], open_image)
-    assert (
-        render(conversation.turns)
-        == "<|im_start|>user\nIs Image-1: <image>\nImage-2: <image> red?<|im_end|>\n"
-    )
+    assert render(conversation.turns) == "<|im_start|>user\nIs Image-1: <image>\nImage-2: <image> red?<|im_end|>\n"
 
 
 def test_text_between_special_tokens_is_one_piece():

@@ -134,9 +134,7 @@ def test_float_pictures_are_scaled_by_the_range_that_holds_them(values, expected
 def test_alpha_rule():
     image = Image.new("RGBA", (3, 1), (*RED, 255))
     image.putpixel((1, 0), (*RED, 128))
-    assert np.asarray(load_image(image)).tolist() == [
-        [list(RED)] * 3
-    ]  # no pixel wholly clear: alpha is dropped
+    assert np.asarray(load_image(image)).tolist() == [[list(RED)] * 3]  # no pixel wholly clear: alpha is dropped
     image.putpixel((2, 0), (0, 0, 0, 0))
     assert np.asarray(load_image(image)).tolist() == [[list(RED), [255, 127, 127], list(WHITE)]]
     grey = Image.new("LA", (2, 1), (0, 255))
@@ -225,9 +223,7 @@ def test_bad_sources_are_one_sentence(source, words):
 
 def test_the_limit_is_checked_on_the_header_before_decoding():
     image = gradient(40, 60)
-    with pytest.raises(
-        ValueError, match=r"60 x 40 = 2400 pixels, possibly a decompression bomb; at most 2399"
-    ):
+    with pytest.raises(ValueError, match=r"60 x 40 = 2400 pixels, possibly a decompression bomb; at most 2399"):
         load_image(encoded(image)[:100], max_source_pixels=2399)  # truncated: decoding would fail first
     assert load_image(encoded(image), max_source_pixels=2400).size == (60, 40)
     assert MAX_SOURCE_PIXELS == 2 * Image.MAX_IMAGE_PIXELS

@@ -55,9 +55,7 @@ def test_encode_gives_the_published_sequence(processor, tokenizer):
     assert encoded.image_grid_hw.tolist() == [[4, 6]]
     assert encoded.pixel_values.shape == (24, 768)
     assert (encoded.labels == -100).all()
-    dtypes = [
-        getattr(encoded, name).dtype for name in ("input_ids", "labels", "pixel_values", "image_grid_hw")
-    ]
+    dtypes = [getattr(encoded, name).dtype for name in ("input_ids", "labels", "pixel_values", "image_grid_hw")]
     assert dtypes == [torch.int64, torch.int64, torch.float32, torch.int64]
 
 
@@ -98,9 +96,7 @@ def test_a_token_that_straddles_the_answers_start_is_not_learned(processor, toke
 
 
 WORDS = st.text(max_size=20)
-INJECTED = st.lists(st.sampled_from([*SPECIAL_TOKENS, "<|endoftext|>", "\n", " a", "é"]), max_size=5).map(
-    "".join
-)
+INJECTED = st.lists(st.sampled_from([*SPECIAL_TOKENS, "<|endoftext|>", "\n", " a", "é"]), max_size=5).map("".join)
 
 
 @SHARED
@@ -116,9 +112,7 @@ def test_ordinary_text_is_tokenised_as_the_whole_prompt_is(processor, tokenizer,
 @SHARED
 @given(st.lists(INJECTED, min_size=1, max_size=4))
 def test_injected_special_tokens_are_text(processor, tokenizer, texts):
-    messages = [
-        user(text, picture()) if turn % 2 == 0 else assistant(text) for turn, text in enumerate(texts)
-    ]
+    messages = [user(text, picture()) if turn % 2 == 0 else assistant(text) for turn, text in enumerate(texts)]
     encoded = processor.encode(messages)
     special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     counts = {index: encoded.input_ids.tolist().count(index) for index in special}
@@ -136,9 +130,7 @@ def test_injected_special_tokens_are_text(processor, tokenizer, texts):
     frame = "<img>" + "<IMG_CONTEXT>" * 6 + "</img>\n"
     bodies = [(frame if turn % 2 == 0 else "") + text for turn, text in enumerate(texts)]
     roles = ["user" if turn % 2 == 0 else "assistant" for turn in range(len(texts))]
-    written = "".join(
-        f"<|im_start|>{role}\n{body}<|im_end|>\n" for role, body in zip(roles, bodies, strict=True)
-    )
+    written = "".join(f"<|im_start|>{role}\n{body}<|im_end|>\n" for role, body in zip(roles, bodies, strict=True))
     assert tokenizer.decode(encoded.input_ids) == written
 
 
@@ -156,9 +148,7 @@ def test_bounds_tiles_and_the_shared_budget(processor, caplog):
     big = picture(512, 512)
     assert processor.encode([user("?", big)]).image_grid_hw.tolist() == [[16, 16]]
     assert "picture 1 of 1: 512 x 512 pixels is above the limit of 65536" in caplog.text
-    assert processor.encode([user("?", big)], max_pixels=4096, min_pixels=1024).image_grid_hw.tolist() == [
-        [4, 4]
-    ]
+    assert processor.encode([user("?", big)], max_pixels=4096, min_pixels=1024).image_grid_hw.tolist() == [[4, 4]]
     caplog.clear()
     shared = processor.encode([user("?", *[big] * 8)], share_pixels=True)
     assert shared.image_grid_hw.tolist() == [[8, 8]] * 8  # 65536 * 2 / 8 pixels each
@@ -258,9 +248,7 @@ def test_another_template_goes_transformers_way(processor):
     template = "{% for m in messages %}{{ m.role }}: <image>{{ m.content[-1].text }}{% endfor %}"
     messages = [content_list("Hi", picture())]
     assert processor.apply_chat_template(messages, template) == "user: <image>Hi"
-    inputs = processor.apply_chat_template(
-        messages, template, tokenize=True, return_dict=True, return_tensors="pt"
-    )
+    inputs = processor.apply_chat_template(messages, template, tokenize=True, return_dict=True, return_tensors="pt")
     assert inputs["image_grid_hw"].tolist() == [[4, 6]]
 
 
@@ -331,9 +319,7 @@ CLIP = {
 
 @pytest.mark.parametrize("preprocessor", [None, CLIP, {"image_processor_type": "CLIPImageProcessor"}])
 @pytest.mark.parametrize("trust", [None, True])
-def test_published_checkpoints_without_processor_files(
-    tokenizer, tmp_path, registered, preprocessor, trust, caplog
-):
+def test_published_checkpoints_without_processor_files(tokenizer, tmp_path, registered, preprocessor, trust, caplog):
     config = json.loads((GOLDEN / "tiny-a" / "config.json").read_text())
     config["vision_config"] |= {"min_pixels": 4096, "max_pixels": 65536}
     config["auto_map"] = {"AutoConfig": "configuration_neo_chat.NEOChatConfig"}
@@ -344,9 +330,7 @@ def test_published_checkpoints_without_processor_files(
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     loaded = AutoProcessor.from_pretrained(tmp_path, trust_remote_code=trust)
     assert type(loaded) is NeoProcessor
-    assert same_processor(
-        loaded, NeoProcessor(NeoImageProcessor(min_pixels=4096, max_pixels=65536), tokenizer)
-    )
+    assert same_processor(loaded, NeoProcessor(NeoImageProcessor(min_pixels=4096, max_pixels=65536), tokenizer))
     assert loaded.image_processor.image_mean == (0.485, 0.456, 0.406)
     assert "no place for pictures" in caplog.text
     assert "<image>" in loaded.chat_template
@@ -380,9 +364,7 @@ def test_a_processor_can_be_sent_to_other_processes(processor):
     messages = [user("What is this?", picture()), assistant("A circle.")]
     sent = pickle.loads(pickle.dumps(processor))
     assert torch.equal(sent.encode(messages).labels, processor.encode(messages).labels)
-    assert torch.equal(
-        pickle.loads(pickle.dumps(processor.encode(messages))).labels, processor.encode(messages).labels
-    )
+    assert torch.equal(pickle.loads(pickle.dumps(processor.encode(messages))).labels, processor.encode(messages).labels)
 
 
 def test_threads_do_not_disturb_each_other(processor, tokenizer):

@@ -95,11 +95,7 @@ def test_any_text_decodes_to_itself(tokenizer, text):
 
 
 @settings(deadline=None)
-@given(
-    st.lists(st.sampled_from([*SPECIAL_TOKENS, "<|endoftext|>", " ", "\n", "a", "1", "é", "<", "|>"])).map(
-        "".join
-    )
-)
+@given(st.lists(st.sampled_from([*SPECIAL_TOKENS, "<|endoftext|>", " ", "\n", "a", "1", "é", "<", "|>"])).map("".join))
 def test_nothing_is_special_in_plain_text(tokenizer, text):
     plain = PlainText(tokenizer)
     ids, starts = plain.ids_and_starts(text)

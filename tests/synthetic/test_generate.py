@@ -126,18 +126,14 @@ def test_answers_are_balanced(family):
 
 
 def test_weights_are_respected():
-    families = Counter(
-        generate(0, i, families={"color": 3.0, "text": 1.0, "word": 0.0}).family for i in range(600)
-    )
+    families = Counter(generate(0, i, families={"color": 3.0, "text": 1.0, "word": 0.0}).family for i in range(600))
     assert set(families) == {"color", "text"}
     assert 0.68 < families["color"] / 600 < 0.82
     assert {generate(0, i).family for i in range(400)} == set(FAMILIES)
 
 
 def test_sizes_are_mostly_128_and_multiples_of_32():
-    sizes = [
-        generate(0, i, families={"color": 1.0, "count": 1.0, "word": 1.0}).image.size for i in range(300)
-    ]
+    sizes = [generate(0, i, families={"color": 1.0, "count": 1.0, "word": 1.0}).image.size for i in range(300)]
     assert sum(size == (128, 128) for size in sizes) > 200
     assert sum(w % 32 == 0 and h % 32 == 0 for w, h in sizes) > 0.85 * len(sizes)
     assert all(96 <= side <= 256 for size in sizes for side in size)

@@ -105,6 +105,4 @@ def test_papers_keep_away_from_the_inks():
         rng = np.random.default_rng(index)
         inks = [shade(rng, color) for color in COLORS]
         ground = paper_color(rng, inks)
-        assert (
-            min(distance(ground, ink) for ink in inks) > 70
-        )  # the mid-grey for when all eight inks are asked for
+        assert min(distance(ground, ink) for ink in inks) > 70  # the mid-grey for when all eight inks are asked for

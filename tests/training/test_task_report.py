@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from neo.synthetic import generate
-from neo.training.task_report import TASKS, Score, answers, markdown, score_task, task_report
 from neo.training.start import load
+from neo.training.task_report import TASKS, Score, answers, markdown, score_task, task_report
 
 
 def test_report_is_written(pt: Path, tmp_path: Path) -> None:

@@ -36,9 +36,7 @@ def collate(rows: Sequence[Row], row_length: int, pad_token_id: int = 0) -> dict
             stop = start + len(document)
             input_ids[number, start:stop] = document.input_ids
             labels[number, start:stop] = document.labels
-            labels[number, start] = (
-                IGNORE  # nothing stands before a document's first token to predict it from
-            )
+            labels[number, start] = IGNORE  # nothing stands before a document's first token to predict it from
             document_ids[number, start:stop] = document_id
             start = stop
     inputs = {"input_ids": input_ids, "labels": labels, "document_ids": document_ids}
@@ -46,7 +44,5 @@ def collate(rows: Sequence[Row], row_length: int, pad_token_id: int = 0) -> dict
     pictures = [document for row in rows for document in row if len(document.image_grid_hw)]
     if pictures:
         batch["pixel_values"] = torch.cat([document.pixel_values for document in pictures])
-        batch["image_grid_hw"] = torch.from_numpy(
-            np.concatenate([document.image_grid_hw for document in pictures])
-        )
+        batch["image_grid_hw"] = torch.from_numpy(np.concatenate([document.image_grid_hw for document in pictures]))
     return batch

@@ -25,9 +25,7 @@ class Mixture:
             ValueError: no source, an empty one, or a weight not positive or too small beside the others.
         """
         if not sources or len(sources) != len(weights):
-            raise ValueError(
-                f"a mixture needs one weight per source and at least one, got {len(sources)} sources"
-            )
+            raise ValueError(f"a mixture needs one weight per source and at least one, got {len(sources)} sources")
         for source, weight in zip(sources, weights, strict=True):
             if not 0 < weight < float("inf"):
                 raise ValueError(f"the weight of source {source.name!r} must be above 0, not {weight}")
@@ -93,7 +91,5 @@ def _shares(weights: Mapping[str, float]) -> list[int]:
         counts[i] += 1
     for (name, weight), count in zip(weights.items(), counts, strict=True):
         if not count:
-            raise ValueError(
-                f"the weight {weight} of source {name!r} is below 1/{BLOCK} of all weights ({total})"
-            )
+            raise ValueError(f"the weight {weight} of source {name!r} is below 1/{BLOCK} of all weights ({total})")
     return counts

@@ -122,18 +122,14 @@ class Packer:
             if isinstance(document, BadSample):
                 self._count_bad(document.name, document.reason)
             elif len(document) > self.row_length:
-                self._count_bad(
-                    document.name, f"{len(document)} tokens do not fit a row of {self.row_length}"
-                )
+                self._count_bad(document.name, f"{len(document)} tokens do not fit a row of {self.row_length}")
             else:
                 self._add(document)
         return False
 
     def _add(self, document: Document | BadSample) -> None:
         if isinstance(document, BadSample):
-            raise ValueError(
-                f"{document.name} could be read before the run was resumed but not now: {document.reason}"
-            )
+            raise ValueError(f"{document.name} could be read before the run was resumed but not now: {document.reason}")
         self._pool[document.index] = document
         insort(self._by_length, (len(document), -document.index))
         self._tokens += len(document)

@@ -63,9 +63,7 @@ def parse_record(data: Any, where: str, folder: Path, source: str, index: int) -
         raise ValueError(f"{where}: '{field}' must be a list with at least one turn, not {_kind(turns)}")
     messages = [_message(turn, f"{where}: {field}[{number}]", folder) for number, turn in enumerate(turns)]
     if not any(message["role"] == "assistant" for message in messages):
-        raise ValueError(
-            f"{where}: '{field}' has no turn of the assistant ('gpt'), so there is nothing to learn"
-        )
+        raise ValueError(f"{where}: '{field}' has no turn of the assistant ('gpt'), so there is nothing to learn")
     _place_images(messages, _images(data, where, folder), where)
     return Record(messages, source, index, str(data.get("family", "")))
 
@@ -80,9 +78,7 @@ def _message(turn: Any, where: str, folder: Path) -> dict[str, Any]:
         raise ValueError(f"{where}.{role_field} must be one of {', '.join(ROLES)}, not {role!r}")
     content = turn.get(text_field)
     if isinstance(content, list):
-        content = [
-            _part(part, f"{where}.{text_field}[{number}]", folder) for number, part in enumerate(content)
-        ]
+        content = [_part(part, f"{where}.{text_field}[{number}]", folder) for number, part in enumerate(content)]
     elif not isinstance(content, str):
         raise ValueError(f"{where}.{text_field} must be a text, not {_kind(content)}")
     return {"role": ROLES[role], "content": content}
@@ -113,16 +109,13 @@ def _resolve(path: str, folder: Path) -> str:
 
 def _place_images(messages: list[dict[str, Any]], images: list[str], where: str) -> None:
     """Give each user turn the pictures of its placeholders; the first one takes all if there are none."""
-    users = [
-        message for message in messages if message["role"] == "user" and isinstance(message["content"], str)
-    ]
+    users = [message for message in messages if message["role"] == "user" and isinstance(message["content"], str)]
     counts = [message["content"].count(PLACEHOLDER) for message in users]
     if images and users and not sum(counts):
         users[0]["image"] = images
     elif sum(counts) != len(images):
         raise ValueError(
-            f"{where}: the user's turns hold {sum(counts)} {PLACEHOLDER} but the record gives "
-            f"{len(images)} pictures"
+            f"{where}: the user's turns hold {sum(counts)} {PLACEHOLDER} but the record gives {len(images)} pictures"
         )
     else:
         rest = iter(images)

@@ -92,9 +92,7 @@ class SyntheticSource:
 class CorpusSource:
     """Plain texts for a base language model; each stands as one turn of the assistant, so all is learned."""
 
-    def __init__(
-        self, seed: int = 0, split: str = "train", size: int = 1_000_000, name: str = "corpus"
-    ) -> None:
+    def __init__(self, seed: int = 0, split: str = "train", size: int = 1_000_000, name: str = "corpus") -> None:
         self.name, self.seed, self.split, self.size = name, seed, split, size
 
     def __len__(self) -> int:

@@ -56,9 +56,7 @@ def load_model(
         ValueError: the model is unknown or not on this machine, its files are not whole, an option is wrong.
     """
     chosen_dtype, chosen_device = _dtype(dtype), _device(device)
-    pixels = {
-        key: config_overrides.pop(key) for key in ("min_pixels", "max_pixels") if key in config_overrides
-    }
+    pixels = {key: config_overrides.pop(key) for key in ("min_pixels", "max_pixels") if key in config_overrides}
     _check_names(config_overrides)
     folder = names.resolve(name, download)
     names.read_config(folder)
@@ -70,9 +68,7 @@ def load_model(
         processor = NeoProcessor.from_pretrained(folder, **pixels)
         ids = {"image_token_id": processor.ids.image, "image_start_token_id": processor.ids.image_start}
         ids |= {"image_end_token_id": processor.ids.image_end}
-        model = NeoForConditionalGeneration.from_pretrained(
-            folder, dtype=chosen_dtype, **ids | config_overrides
-        )
+        model = NeoForConditionalGeneration.from_pretrained(folder, dtype=chosen_dtype, **ids | config_overrides)
     except OSError as error:
         raise ValueError(f"{folder}: cannot be loaded ({' '.join(str(error).split())})") from error
     return ChatModel(model.to(chosen_device).eval().requires_grad_(False), processor, str(name))
@@ -94,9 +90,7 @@ def _device(device: str | torch.device) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device={device!r} must be auto, cpu, cuda, cuda:N or mps") from error
-    if not there.get(chosen.type, True) or (
-        chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()
-    ):
+    if not there.get(chosen.type, True) or (chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()):
         found = ", ".join(kind for kind in there if there[kind])
         raise ValueError(f"device={device!r} is not on this machine, which has {found}")
     return chosen
@@ -107,9 +101,7 @@ def _check_names(overrides: Mapping[str, Any]) -> None:
     for key in overrides:
         if key not in known:
             nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise ValueError(
-                f"{key} is not an option of load_model or a field of NeoConfig; did you mean {nearest}?"
-            )
+            raise ValueError(f"{key} is not an option of load_model or a field of NeoConfig; did you mean {nearest}?")
 
 
 @dataclass(frozen=True)
@@ -218,16 +210,12 @@ class ChatModel:
             ValueError: as `generate`; the sentence says which question, counted from 1.
         """
         if isinstance(images, str | bytes) or (images is not None and not isinstance(images, Sequence)):
-            raise ValueError(
-                "images must be a list with a picture, a list of pictures or None for each question"
-            )
+            raise ValueError("images must be a list with a picture, a list of pictures or None for each question")
         if isinstance(texts, str):
             texts = [texts] * len(images or [None])
         images = [None] * len(texts) if images is None else images
         if len(images) != len(texts):
-            raise ValueError(
-                f"{len(images)} images and {len(texts)} texts were given; give one image for each text"
-            )
+            raise ValueError(f"{len(images)} images and {len(texts)} texts were given; give one image for each text")
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         requests = []
@@ -275,9 +263,7 @@ class ChatModel:
     def tokens(self, request: _Request, memory: Memory | None = None) -> Iterator[int]:
         """The answer's tokens as they are said."""
         batch = self.processor.collate([request.prompt])
-        rows = generate_tokens(
-            self.model, batch, request.max_new_tokens, request.sampling, self._stop_ids, memory
-        )
+        rows = generate_tokens(self.model, batch, request.max_new_tokens, request.sampling, self._stop_ids, memory)
         for (token,) in rows:
             assert token is not None  # the only row ends with the loop
             yield token
@@ -331,9 +317,7 @@ class Chat:
         asked = _user_message(text, pictures)
         request = self._model.request([*self._messages, asked], tile=self._tile, **options)
         if _tiles(self._tile) == 1:
-            asked = _user_message(
-                text, [_as_seen(one, self._model.processor.image_processor) for one in pictures]
-            )
+            asked = _user_message(text, [_as_seen(one, self._model.processor.image_processor) for one in pictures])
         return self._say([*self._messages, asked], request)
 
     def _say(self, messages: list[dict[str, Any]], request: _Request) -> Iterator[str]:
@@ -350,9 +334,7 @@ class Chat:
 
 def _as_seen(picture: Image.Image, images: NeoImageProcessor) -> Image.Image:
     """A picture at the size that the model reads, which reading it again leaves as it is."""
-    height, width = smart_resize(
-        picture.height, picture.width, images.factor, images.min_pixels, images.max_pixels
-    )
+    height, width = smart_resize(picture.height, picture.width, images.factor, images.min_pixels, images.max_pixels)
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         return picture  # rounding made it too thin to be read again
     return picture.resize((width, height), Image.Resampling.BICUBIC)
@@ -367,22 +349,14 @@ def copy_messages(messages: Messages) -> list[dict[str, Any]]:
     return copies
 
 
-def _messages(
-    messages: Messages | None, image: Any, text: str | None, system: str | None
-) -> list[dict[str, Any]]:
+def _messages(messages: Messages | None, image: Any, text: str | None, system: str | None) -> list[dict[str, Any]]:
     """The conversation that the arguments of `generate` make."""
     if messages is None:
         return [*_system_message(system), _user_message(text, _pictures(image))]
     if image is not None or text is not None:
         raise ValueError("give either messages or image and text, not both")
-    if (
-        not isinstance(messages, list | tuple)
-        or not messages
-        or not all(isinstance(m, Mapping) for m in messages)
-    ):
-        raise ValueError(
-            "messages must be a list of {'role': ..., 'content': ...}; a question alone goes into text="
-        )
+    if not isinstance(messages, list | tuple) or not messages or not all(isinstance(m, Mapping) for m in messages):
+        raise ValueError("messages must be a list of {'role': ..., 'content': ...}; a question alone goes into text=")
     if messages[-1].get("role") != "user":
         raise ValueError(
             f"the last message must be the user's to be answered, but it is the {messages[-1].get('role')}'s"
@@ -434,7 +408,5 @@ def _one_limit(max_length: int | None, max_new_tokens: int | None) -> int | None
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
     if None not in (max_length, max_new_tokens) and max_length != max_new_tokens:
-        raise ValueError(
-            f"max_length={max_length} and max_new_tokens={max_new_tokens} both bound the answer; give one"
-        )
+        raise ValueError(f"max_length={max_length} and max_new_tokens={max_new_tokens} both bound the answer; give one")
     return max_length or max_new_tokens

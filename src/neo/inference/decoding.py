@@ -39,9 +39,7 @@ class Memory:
         """
         ids = prompt.input_ids.tolist()
         pairs = zip(self.ids, ids[:-1], strict=False)
-        kept = next(
-            (i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), min(len(self.ids), len(ids) - 1)
-        )
+        kept = next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), min(len(self.ids), len(ids) - 1))
         while kept and ids[kept] == image_token_id == ids[kept - 1]:
             kept -= 1
         for number, (start, _) in enumerate(_runs(self.ids[:kept], image_token_id)):
@@ -57,9 +55,7 @@ class Memory:
 def _runs(ids: list[int], token: int) -> list[tuple[int, int]]:
     """Start and stop of every run of `token`. Two pictures never touch: each has its `<img>` and `</img>`."""
     starts = [i for i, one in enumerate(ids) if one == token and (i == 0 or ids[i - 1] != token)]
-    stops = [
-        i + 1 for i, one in enumerate(ids) if one == token and (i + 1 == len(ids) or ids[i + 1] != token)
-    ]
+    stops = [i + 1 for i, one in enumerate(ids) if one == token and (i + 1 == len(ids) or ids[i + 1] != token)]
     return list(zip(starts, stops, strict=True))
 
 

@@ -44,9 +44,7 @@ def describe(name: str, download: bool = False) -> dict[str, Any]:
 
 def abilities(card: str) -> str | None:
     """The section of a model card whose heading speaks of what the model cannot do."""
-    found = re.search(
-        r"^(#+)[^\n]*\b(?:cannot|can't|limitations)\b[^\n]*\n", card, re.MULTILINE | re.IGNORECASE
-    )
+    found = re.search(r"^(#+)[^\n]*\b(?:cannot|can't|limitations)\b[^\n]*\n", card, re.MULTILINE | re.IGNORECASE)
     if found is None:
         return None
     after = re.search(rf"^#{{1,{len(found[1])}}} ", card[found.end() :], re.MULTILINE)

@@ -17,9 +17,7 @@ from neo.processing.tokenizer import IM_END_TOKEN, add_special_tokens, special_i
 logger = logging.getLogger(__name__)
 
 
-def grow(
-    llm: str | Path, pre_buffer_layers: int, output: str | Path, dtype: str | None = None, seed: int = 0
-) -> Path:
+def grow(llm: str | Path, pre_buffer_layers: int, output: str | Path, dtype: str | None = None, seed: int = 0) -> Path:
     """Grow a NEO from a Qwen3 and save it in the published layout, with its processor.
 
     The picture tokens are added to the language model's tokenizer; where the embedding has too few rows for
@@ -49,9 +47,7 @@ def grow(
         ids = special_ids(tokenizer)
         token_ids = {"image_token_id": ids.image, "image_start_token_id": ids.image_start}
         token_ids["image_end_token_id"] = ids.image_end
-    model = from_llm(
-        source, pre_buffer_layers, dtype=DTYPES[dtype] if dtype else None, seed=seed, **token_ids
-    )
+    model = from_llm(source, pre_buffer_layers, dtype=DTYPES[dtype] if dtype else None, seed=seed, **token_ids)
     if tokenizer is not None:
         _make_room(model, len(tokenizer))
         model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(IM_END_TOKEN)

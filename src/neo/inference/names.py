@@ -52,13 +52,9 @@ def resolve(name: str, download: bool = False) -> Path:
     if "/" in str(name) or "\\" in str(name):
         raise ValueError(f"{name}: there is no such folder")
     choices = [*BUNDLED, *PUBLISHED]
-    nearest = difflib.get_close_matches(str(name).lower(), [one.lower() for one in choices], n=1, cutoff=0.0)[
-        0
-    ]
+    nearest = difflib.get_close_matches(str(name).lower(), [one.lower() for one in choices], n=1, cutoff=0.0)[0]
     nearest = next(one for one in choices if one.lower() == nearest)
-    raise ValueError(
-        f"unknown model {name!r}: did you mean {nearest}? A hub id (owner/name) or a folder will do too"
-    )
+    raise ValueError(f"unknown model {name!r}: did you mean {nearest}? A hub id (owner/name) or a folder will do too")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -102,9 +98,7 @@ def _hub_folder(hub_id: str, name: str, download: bool) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         if download:
             reason = str(error).strip().splitlines()[0]
-            raise ValueError(
-                f"{name}: cannot download {hub_id} from the Hugging Face hub ({reason})"
-            ) from error
+            raise ValueError(f"{name}: cannot download {hub_id} from the Hugging Face hub ({reason})") from error
         raise ValueError(
             f"{name} is not on this machine: fetch it with 'hf download {hub_id}' (into "
             f"{constants.HF_HUB_CACHE}) or with --download (download=True in Python), "

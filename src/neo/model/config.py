@@ -36,8 +36,7 @@ class NeoTextConfig(PreTrainedConfig):
     # Attention heads are laid out head by head in every projection, so all of them split by columns.
     base_model_tp_plan = {
         **{
-            f"layers.*.self_attn.{name}": "colwise"
-            for name in ("q_proj", "q_proj_hw", "k_proj", "k_proj_hw", "v_proj")
+            f"layers.*.self_attn.{name}": "colwise" for name in ("q_proj", "q_proj_hw", "k_proj", "k_proj_hw", "v_proj")
         },
         **{
             f"layers.*.self_attn.{part}_norm{axis}": "replicated_with_grad_allreduce"
@@ -238,17 +237,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
         "text": {
             "vocab_size": 1024,
-            "hidden_size": 256,
-            "intermediate_size": 768,
-            "num_hidden_layers": 7,
-            "extra_num_layers": 3,
+            "hidden_size": 192,
+            "intermediate_size": 512,
+            "num_hidden_layers": 5,
+            "extra_num_layers": 2,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
-            "head_dim": 64,
+            "head_dim": 32,
             "max_position_embeddings": 4096,
             "tie_word_embeddings": True,
         },
-        "vision": {"hidden_size": 256, "llm_hidden_size": 256, "min_pixels": 9_216, "max_pixels": 65_536},
+        "vision": {"hidden_size": 192, "llm_hidden_size": 192, "min_pixels": 9_216, "max_pixels": 65_536},
     },
     "2b": {
         "text": {

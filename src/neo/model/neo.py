@@ -142,7 +142,9 @@ class NeoPreTrainedModel(PreTrainedModel):
     def set_attn_implementation(self, attn_implementation: str, **kwargs: Any) -> None:
         """Choose how attention is computed: `eager`, `sdpa` or `flex_attention`."""
         if attn_implementation not in BACKENDS:
-            raise ValueError(f"unknown attn_implementation {attn_implementation!r}: choose one of {', '.join(BACKENDS)}")
+            raise ValueError(
+                f"unknown attn_implementation {attn_implementation!r}: choose one of {', '.join(BACKENDS)}"
+            )
         self.config._attn_implementation = attn_implementation
 
     @classmethod
@@ -428,9 +430,7 @@ def _grid_hw(image_grid_hw: Tensor | None, image_grid_thw: Tensor | None) -> Ten
     return torch.zeros(0, 2, dtype=torch.long) if image_grid_hw is None else image_grid_hw
 
 
-def _document_ids(
-    input_ids: Tensor, attention_mask: Tensor | None, document_ids: Tensor | None, past: int
-) -> Tensor:
+def _document_ids(input_ids: Tensor, attention_mask: Tensor | None, document_ids: Tensor | None, past: int) -> Tensor:
     """(B, past + L): the document of every key, `PADDING` where the attention mask is 0."""
     if document_ids is None:
         document_ids = input_ids.new_zeros(input_ids.shape[0], past + input_ids.shape[1])

@@ -52,4 +52,3 @@ def rotate_patches(x_NC: Tensor, rows_N: Tensor, columns_N: Tensor, base: float)
     even, odd = x_NC.float().unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = angle_NC.cos(), angle_NC.sin()
     return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2).to(x_NC.dtype)
-

@@ -98,9 +98,7 @@ class Piece:
     """Index in the text (0 for a special token) from which the model learns to say it; None: nowhere."""
 
 
-def parse(
-    messages: Any, open_image: Callable[[Any], Sequence[Any]] = lambda source: [source]
-) -> Conversation:
+def parse(messages: Any, open_image: Callable[[Any], Sequence[Any]] = lambda source: [source]) -> Conversation:
     """Check and normalise messages as described at the head of this file.
 
     Args:
@@ -181,9 +179,7 @@ def pieces(
         yield Piece(text="assistant\n")
 
 
-def render(
-    turns: Sequence[Turn], add_generation_prompt: bool = False, continue_final_message: bool = False
-) -> str:
+def render(turns: Sequence[Turn], add_generation_prompt: bool = False, continue_final_message: bool = False) -> str:
     """The prompt as text, with `<image>` for each picture; to be read, for what is tokenised is `pieces`."""
     return "".join(
         PLACEHOLDER if piece.image is not None else piece.special or piece.text
@@ -210,31 +206,23 @@ class _Draft(NamedTuple):
 
 def _draft(message: Any, number: int) -> _Draft:
     if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
-        raise ValueError(
-            f"turn {number} must be a mapping with the keys 'role' and 'content', not {message!r:.80}."
-        )
+        raise ValueError(f"turn {number} must be a mapping with the keys 'role' and 'content', not {message!r:.80}.")
     role, content, attached = message["role"], message["content"], message.get("image")
     if role not in ROLES:
         raise ValueError(f"turn {number} has the role {role!r}; it must be one of {', '.join(ROLES)}.")
     if "images" in message:
-        raise ValueError(
-            f"turn {number} has the key 'images'; its pictures go under 'image', one or a list of them."
-        )
+        raise ValueError(f"turn {number} has the key 'images'; its pictures go under 'image', one or a list of them.")
     if not isinstance(attached, list | tuple):
         attached = [] if attached is None else [attached]
     if isinstance(content, str):
         draft = _Draft(role, _slots(content) if role == "user" else [content], list(attached))
     elif isinstance(content, list | tuple):
         if attached:
-            raise ValueError(
-                f"turn {number} has a list as content; its pictures go into that list, not under 'image'."
-            )
+            raise ValueError(f"turn {number} has a list as content; its pictures go into that list, not under 'image'.")
         parts = [_part(part, number) for part in content]
         draft = _Draft(role, [part for part in parts if part != ""], [], listed=True)
     else:
-        raise ValueError(
-            f"turn {number} has a {type(content).__name__} as content; it must be a string or a list."
-        )
+        raise ValueError(f"turn {number} has a {type(content).__name__} as content; it must be a string or a list.")
     if role != "user" and (attached or any(isinstance(part, _Picture) for part in draft.parts)):
         raise ValueError(f"turn {number} ({role}) has a picture; only user turns can have one.")
     return draft

@@ -166,7 +166,7 @@ class NeoImageProcessor(PilBackend):
     """
 
     valid_kwargs = NeoImageKwargs
-    model_input_names = ["pixel_values", "image_grid_hw"]  # noqa: RUF012 (transformers reads a list here)
+    model_input_names = ["pixel_values", "image_grid_hw"]
     do_resize = True
     do_rescale = True
     do_normalize = True
@@ -208,9 +208,7 @@ class NeoImageProcessor(PilBackend):
             return super().from_pretrained(path, **kwargs)
         config, kwargs = NeoConfig.get_config_dict(path, **kwargs)
         if not config.get("vision_config"):
-            raise ValueError(
-                f"{path} has neither an image processor of NEO nor a vision_config in config.json."
-            )
+            raise ValueError(f"{path} has neither an image processor of NEO nor a vision_config in config.json.")
         given = {name: kwargs[name] for name in NeoImageKwargs.__annotations__ if name in kwargs}
         return cls.from_vision_config(config["vision_config"], **given)
 

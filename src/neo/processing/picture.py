@@ -118,9 +118,7 @@ def _read(source: Any, name: str | None) -> tuple[bytes, str]:
         try:
             return Path(source).expanduser().read_bytes(), name
         except (OSError, ValueError) as error:  # ValueError: a null character in the path
-            raise ValueError(
-                f"{name}: cannot read the picture file ({getattr(error, 'strerror', error)})."
-            ) from error
+            raise ValueError(f"{name}: cannot read the picture file ({getattr(error, 'strerror', error)}).") from error
     if hasattr(source, "read"):
         name = name or str(getattr(source, "name", "picture from a file object"))
         data = source.read()

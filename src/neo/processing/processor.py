@@ -55,7 +55,7 @@ class NeoProcessor(ProcessorMixin):
     """
 
     valid_processor_kwargs = NeoProcessorKwargs  # type: ignore[assignment]
-    text_kwargs = {"padding_side": "left"}  # noqa: RUF012 (transformers' name); generation needs the left
+    text_kwargs = {"padding_side": "left"}
 
     def __init__(
         self,
@@ -108,9 +108,7 @@ class NeoProcessor(ProcessorMixin):
         def open_image(source: Any) -> list[Any]:
             if source is None:
                 raise ValueError("a part of type image has no picture; give it as 'image', 'url' or 'path'.")
-            opened = load_image(
-                fetch_image(source) if fetch and is_web_address(source) else source, exif=exif
-            )
+            opened = load_image(fetch_image(source) if fetch and is_web_address(source) else source, exif=exif)
             return tile_image(opened, max_tiles, largest)
 
         conversation = chat.parse(messages, open_image)

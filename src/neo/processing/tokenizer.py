@@ -97,9 +97,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     """
     extra = len(SPECIAL_TOKENS) + 1
     if vocab_size < BYTES + extra:
-        raise ValueError(
-            f"vocab_size must be at least {BYTES + extra} (bytes and special tokens), not {vocab_size}."
-        )
+        raise ValueError(f"vocab_size must be at least {BYTES + extra} (bytes and special tokens), not {vocab_size}.")
     rules = Qwen2Tokenizer().backend_tokenizer
     trained = Tokenizer(models.BPE())
     trained.normalizer, trained.pre_tokenizer = rules.normalizer, rules.pre_tokenizer

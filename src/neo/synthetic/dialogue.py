@@ -14,9 +14,7 @@ from neo.synthetic.scene_questions import NUMBER_WORDS, Candidate, describe_scen
 from neo.synthetic.text_pictures import describe_writing, number, word, writing_turns
 from neo.synthetic.words import WORDS
 
-_ABILITIES = (
-    "I can name colors and shapes, count, read numbers and words, and read simple charts and receipts."
-)
+_ABILITIES = "I can name colors and shapes, count, read numbers and words, and read simple charts and receipts."
 _FIXED = (
     (("Hello!", "Hi!", "Hello", "Hi", "Hey", "Good morning!", "Hi there!"), "Hello! How can I help?"),
     (("How are you?", "How are you doing?", "Are you well?"), "I am fine, thank you."),

@@ -42,9 +42,7 @@ FAMILIES: tuple[str, ...] = tuple(DEFAULT_WEIGHTS)
 _SPLITS = {"train": 0, "test": 1}
 
 
-def generate(
-    seed: int, index: int, split: str = "train", families: Mapping[str, float] | None = None
-) -> Sample:
+def generate(seed: int, index: int, split: str = "train", families: Mapping[str, float] | None = None) -> Sample:
     """One picture with its conversation, a pure function of the arguments.
 
     Args:

@@ -28,9 +28,7 @@ class Receipt:
     def json(self) -> str:
         """The receipt as compact JSON, prices as text with two decimals."""
         items = [{"name": name, "price": money(price)} for name, price in self.items]
-        return json.dumps(
-            {"store": self.store, "items": items, "total": money(self.total)}, separators=(",", ":")
-        )
+        return json.dumps({"store": self.store, "items": items, "total": money(self.total)}, separators=(",", ":"))
 
 
 def money(cents: int) -> str:
@@ -73,14 +71,8 @@ def draw_receipt(rng: np.random.Generator, spec: Receipt) -> Image.Image:
     rows = len(spec.items) + 2
     height = pick(rng, (128, 160, 192)) if rows <= 4 else pick(rng, (160, 192))
     name = pick(rng, ("DejaVuSans", "DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSerif", "pillow"))
-    longest = max(
-        [f"{item}  {money(price)}" for item, price in spec.items] + [spec.store, "TOTAL  00.00"], key=len
-    )
-    size = next(
-        s
-        for s in (18, 16, 15, 14, 13, 12, 11, 10)
-        if font(name, s).getlength(longest) < width - 16 or s == 10
-    )
+    longest = max([f"{item}  {money(price)}" for item, price in spec.items] + [spec.store, "TOTAL  00.00"], key=len)
+    size = next(s for s in (18, 16, 15, 14, 13, 12, 11, 10) if font(name, s).getlength(longest) < width - 16 or s == 10)
     size = max(11, size - between(rng, 0, 2))
     grey = uniform(rng, 0.93, 1)
     ground = (255, 255, 255) if chance(rng, 0.5) else hsv(uniform(rng, 30, 60), uniform(rng, 0, 0.08), grey)

@@ -55,11 +55,7 @@ def pair(rng: np.random.Generator, distinct: bool = True) -> Scene:
     shapes = []
     for number in range(2):
         r = uniform(rng, max(8, 0.45 * largest), largest)
-        along = (
-            uniform(rng, r + 1, 0.49 * long - r)
-            if number == 0
-            else uniform(rng, 0.51 * long + r, long - r - 1)
-        )
+        along = uniform(rng, r + 1, 0.49 * long - r) if number == 0 else uniform(rng, 0.51 * long + r, long - r - 1)
         middle = uniform(rng, -0.1, 0.1) * short
         side = min(max(0.5 * short + middle, r + 1), short - r - 1)
         x, y = (along, side) if across else (side, along)
@@ -71,9 +67,7 @@ def few(rng: np.random.Generator, low: int = 2) -> Scene:
     """Two to four shapes anywhere, mostly all of another kind and colour."""
     number = between(rng, low, 4)
     names = shuffled(rng, SHAPES)[:number] if chance(rng, 0.7) else [pick(rng, SHAPES) for _ in range(number)]
-    colors = (
-        shuffled(rng, COLORS)[:number] if chance(rng, 0.8) else [pick(rng, COLORS) for _ in range(number)]
-    )
+    colors = shuffled(rng, COLORS)[:number] if chance(rng, 0.8) else [pick(rng, COLORS) for _ in range(number)]
     return _scatter(rng, names, colors, 0.11, 0.22)
 
 
@@ -156,17 +150,14 @@ def _outline(rng: np.random.Generator, shape: Shape, hand: bool) -> list[tuple[f
         corners = [(r, -math.pi / 2 + i * math.tau / 3) for i in range(3)]
     else:
         spikes, inner = (5 if chance(rng, 0.93) else 6), uniform(rng, 0.38, 0.52)
-        corners = [
-            (r * (inner if i % 2 else 1), -math.pi / 2 + i * math.pi / spikes) for i in range(2 * spikes)
-        ]
+        corners = [(r * (inner if i % 2 else 1), -math.pi / 2 + i * math.pi / spikes) for i in range(2 * spikes)]
     if hand:
         squash, turn = uniform(rng, 0.86, 1.0), turn * 0.5
         jitter = 0.0 if shape.name == "circle" else 0.06
         waves = [(k, uniform(rng, 0, 0.03), uniform(rng, 0, math.tau)) for k in (2, 3, 4)]
         corners = [
             (
-                length
-                * (0.93 + sum(a * math.sin(k * angle + p) for k, a, p in waves) + uniform(rng, -jitter, 0)),
+                length * (0.93 + sum(a * math.sin(k * angle + p) for k, a, p in waves) + uniform(rng, -jitter, 0)),
                 angle + uniform(rng, -jitter, jitter),
             )
             for length, angle in corners

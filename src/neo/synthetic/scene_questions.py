@@ -39,13 +39,7 @@ def scene_for(rng: np.random.Generator, kind: str) -> Scene:
     if kind == "exist":
         return few(rng, low=1)
     choice = rng.random()
-    return (
-        single(rng)
-        if choice < 0.35
-        else pair(rng, distinct=chance(rng, 0.8))
-        if choice < 0.8
-        else crowd(rng, 0.2)
-    )
+    return single(rng) if choice < 0.35 else pair(rng, distinct=chance(rng, 0.8)) if choice < 0.8 else crowd(rng, 0.2)
 
 
 def scene_turns(rng: np.random.Generator, scene: Scene, kind: str, plain: bool) -> list[Candidate]:
@@ -80,9 +74,7 @@ def _color(rng: np.random.Generator, scene: Scene, plain: bool) -> list[Candidat
         if len(scene.shapes) == 1:
             others += ["What color is the shape?", "What color is it?", "What color is this?"]
         question = asked(rng, f"What color is the {shape.name}?", others, plain)
-        found.append(
-            (Turn(question, shape.color, "color"), frozenset({("object", i), ("count", shape.name)}))
-        )
+        found.append((Turn(question, shape.color, "color"), frozenset({("object", i), ("count", shape.name)})))
     return found
 
 
@@ -115,12 +107,8 @@ def _count(rng: np.random.Generator, scene: Scene, plain: bool) -> list[Candidat
         known = frozenset({("count", name), *((("count", None),) if len(present) == 1 else ())})
         found.append((Turn(question, str(names.count(name)), "count"), known))
     if not plain and len(names) < 10 and chance(rng, 0.25):
-        question = pick(
-            rng, ("How many shapes are there?", "How many shapes do you see?", "Count the shapes.")
-        )
-        found.append(
-            (Turn(question, str(len(names)), "count"), frozenset({("count", n) for n in (*names, None)}))
-        )
+        question = pick(rng, ("How many shapes are there?", "How many shapes do you see?", "Count the shapes."))
+        found.append((Turn(question, str(len(names)), "count"), frozenset({("count", n) for n in (*names, None)})))
     return found
 
 
@@ -151,9 +139,7 @@ def _position(rng: np.random.Generator, scene: Scene, plain: bool) -> list[Candi
         found.append((Turn(question, shape.name, "position"), frozenset({("place", None)})))
         if not plain and chance(rng, 0.12):
             question = f"What color is the shape {where}?"
-            found.append(
-                (Turn(question, shape.color, "color"), frozenset({("place", None), ("object", None)}))
-            )
+            found.append((Turn(question, shape.color, "color"), frozenset({("place", None), ("object", None)})))
     return found
 
 
@@ -169,9 +155,7 @@ def _exist(rng: np.random.Generator, scene: Scene, plain: bool) -> list[Candidat
             name = pick(rng, SHAPES)
         there = any((s.name, s.color) == (name, color) for s in scene.shapes)
     thing = article(f"{color} {name}")
-    question = asked(
-        rng, f"Is there {thing}?", [f"Do you see {thing}?", f"Is there {thing} in the picture?"], plain
-    )
+    question = asked(rng, f"Is there {thing}?", [f"Do you see {thing}?", f"Is there {thing} in the picture?"], plain)
     known: set[Fact] = {("count", name)}
     known |= {("object", i) for i, s in enumerate(scene.shapes) if s.name == name or s.color == color}
     return [(Turn(question, "yes" if there else "no", "exist"), frozenset(known))]

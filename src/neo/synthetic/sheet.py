@@ -14,9 +14,7 @@ _CARD_WIDTH, _GROUND = 262, (250, 250, 250)
 
 def contact_sheet(path: str | Path, seed: int = 0, per_family: int = 6, split: str = "test") -> None:
     """Saves a PNG with one row per family: pictures, and under each its questions and answers."""
-    rows = [
-        [_card(generate(seed, i, split, {family: 1.0})) for i in range(per_family)] for family in FAMILIES
-    ]
+    rows = [[_card(generate(seed, i, split, {family: 1.0})) for i in range(per_family)] for family in FAMILIES]
     heights = [max(card.height for card in row) + 12 for row in rows]
     sheet = Image.new("RGB", (_CARD_WIDTH * per_family, sum(heights)), _GROUND)
     for number, row in enumerate(rows):

@@ -29,9 +29,7 @@ class Writing:
 def number(rng: np.random.Generator) -> Writing:
     """A number of 1 to 6 digits without leading zero."""
     length = int(weighted(rng, _LENGTHS))
-    digits = "".join(
-        pick(rng, string.digits[1:] if i == 0 and length > 1 else string.digits) for i in range(length)
-    )
+    digits = "".join(pick(rng, string.digits[1:] if i == 0 and length > 1 else string.digits) for i in range(length))
     return Writing("number", digits, digits, ink_name(rng))
 
 
@@ -139,9 +137,7 @@ def scans(split: str) -> tuple[Scan, ...]:
     order = np.random.default_rng(0).permutation(len(digits.target))
     cut = len(order) // 5
     rows = order[:cut] if split == "test" else order[cut:]
-    return tuple(
-        Scan(np.pad(digits.images[row], 1).astype(np.uint8), int(digits.target[row])) for row in rows
-    )
+    return tuple(Scan(np.pad(digits.images[row], 1).astype(np.uint8), int(digits.target[row])) for row in rows)
 
 
 def handwritten(rng: np.random.Generator, split: str) -> tuple[Scan, str]:

@@ -38,13 +38,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         given = {name: getattr(self, name) for name in ("path", "preset", "from_llm") if getattr(self, name)}
         if len(given) != 1:
-            raise ValueError(
-                f"model needs exactly one of path, preset and from_llm, got {given or 'none of them'}"
-            )
+            raise ValueError(f"model needs exactly one of path, preset and from_llm, got {given or 'none of them'}")
         if (self.from_llm is None) != (self.pre_buffer_layers is None):
             raise ValueError(
-                f"model.from_llm={self.from_llm!r} and "
-                f"model.pre_buffer_layers={self.pre_buffer_layers} go together"
+                f"model.from_llm={self.from_llm!r} and model.pre_buffer_layers={self.pre_buffer_layers} go together"
             )
         if self.path and (self.text or self.vision):
             raise ValueError(
@@ -124,9 +121,7 @@ class OptimizerConfig:
     """Largest norm of the whole gradient."""
 
     def __post_init__(self) -> None:
-        _at_least(
-            self, 0, "learning_rate", "warmup_steps", "eps", "weight_decay", "min_fraction", "beta1", "beta2"
-        )
+        _at_least(self, 0, "learning_rate", "warmup_steps", "eps", "weight_decay", "min_fraction", "beta1", "beta2")
         if self.min_fraction > 1:
             raise ValueError(f"optimizer.min_fraction={self.min_fraction} must not be above 1")
         if self.clip <= 0:
@@ -175,13 +170,9 @@ class TrainConfig:
         if self.threads is not None:
             _at_least(self, 1, "threads")
         if self.optimizer.warmup_steps > self.steps:
-            raise ValueError(
-                f"optimizer.warmup_steps={self.optimizer.warmup_steps} is above steps={self.steps}"
-            )
+            raise ValueError(f"optimizer.warmup_steps={self.optimizer.warmup_steps} is above steps={self.steps}")
         if self.stage == "llm" and self.model.from_llm:
-            raise ValueError(
-                "stage llm trains a language model by itself; model.from_llm belongs to stage pt"
-            )
+            raise ValueError("stage llm trains a language model by itself; model.from_llm belongs to stage pt")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in a recipe."""
@@ -214,11 +205,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     try:
         return parser.instantiate_classes(parser.parse_object({"run": values}))["run"]
     except ArgumentError as error:
-        said = (
-            " ".join(str(error).split())
-            .replace('Parser key "run.', '"')
-            .replace("a typing.Literal", "one of ")
-        )
+        said = " ".join(str(error).split()).replace('Parser key "run.', '"').replace("a typing.Literal", "one of ")
         raise ValueError(f"{path}: {said}") from error
 
 
@@ -242,9 +229,7 @@ def _override(values: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
 def _check_names(kind: Any, values: Any, where: str) -> None:
     """Refuse names that the dataclass does not have, all the way down."""
     if is_dataclass(kind) and not isinstance(values, dict):
-        raise ValueError(
-            f"{where.removesuffix('.')} must hold fields of the form 'name: value', not {values!r}"
-        )
+        raise ValueError(f"{where.removesuffix('.')} must hold fields of the form 'name: value', not {values!r}")
     if get_origin(kind) is dict and isinstance(values, dict):
         for name, value in values.items():
             _check_names(get_args(kind)[1], value, f"{where}{name}.")

@@ -124,6 +124,4 @@ def _check_language_model(model: NeoForConditionalGeneration) -> None:
             f"{model.config.text_config.pre_buffer_layers} of its layers"
         )
     if any(layer.self_attn.k_proj_hw.weight.any() for layer in model.model.language_model.layers):
-        raise ValueError(
-            "stage llm trains a plain language model, but this one has keys for rows and columns already"
-        )
+        raise ValueError("stage llm trains a plain language model, but this one has keys for rows and columns already")

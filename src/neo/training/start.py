@@ -24,9 +24,7 @@ def load(path: str | Path) -> tuple[NeoForConditionalGeneration, NeoProcessor]:
         ValueError: the folder holds no whole checkpoint.
     """
     if not Path(path).is_dir():
-        raise ValueError(
-            f"{path}: there is no such folder to load a model from; did the stage before it finish?"
-        )
+        raise ValueError(f"{path}: there is no such folder to load a model from; did the stage before it finish?")
     model = NeoForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
     return model, NeoProcessor.from_pretrained(path)
 
@@ -51,9 +49,7 @@ def start(
     if config.from_llm:
         folder = Path(config.from_llm)
         if not (folder / "config.json").is_file():
-            raise ValueError(
-                f"{folder}: no language model here to grow from; did the stage before it finish?"
-            )
+            raise ValueError(f"{folder}: no language model here to grow from; did the stage before it finish?")
         tokenizer = AutoTokenizer.from_pretrained(folder)
         add_special_tokens(tokenizer)
         assert config.pre_buffer_layers is not None

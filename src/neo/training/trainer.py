@@ -62,9 +62,7 @@ class Trainer:
             torch.set_num_threads(config.threads)
         saved = checkpoint.checkpoints(self.output_dir)
         if saved and not config.resume:
-            raise ValueError(
-                f"{self.output_dir} holds checkpoints of a run; use another output_dir or resume=true"
-            )
+            raise ValueError(f"{self.output_dir} holds checkpoints of a run; use another output_dir or resume=true")
         data = config.data
         mixture = build_mixture(data, config.seed)
         self.model, self.processor = (
@@ -98,9 +96,7 @@ class Trainer:
             TimeRemainingColumn(),
         )
         with Progress(*columns) as progress:
-            task = progress.add_task(
-                config.stage, total=config.steps, completed=self.step, loss=float("nan"), speed=0
-            )
+            task = progress.add_task(config.stage, total=config.steps, completed=self.step, loss=float("nan"), speed=0)
             for line in self._steps(iter(self.loader)):
                 progress.update(task, completed=self.step)
                 if line:

@@ -1,0 +1,71 @@
+"""Every example runs as it stands, and its pictures are what the script draws."""
+
+import json
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageChops
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+QUESTIONS = json.loads((EXAMPLES / "images" / "questions.json").read_text())
+PROGRAMS = ("ask_pictures", "batch", "conversation", "transformers_pipeline")
+
+
+def run(program: str, folder: Path) -> str:
+    """What an example says, called from another folder."""
+    command = [sys.executable, str(EXAMPLES / f"{program}.py")]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_no_example_is_left_out() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*PROGRAMS, "make_images"}
+
+
+def test_asking_about_the_pictures(tmp_path: Path) -> None:
+    said = run("ask_pictures", tmp_path)
+    assert all(one["image"] in said for one in QUESTIONS)
+    found = re.search(r"(\d+) of (\d+) as expected", said)
+    assert found is not None
+    assert int(found[2]) == len(QUESTIONS)
+    assert int(found[1]) >= len(QUESTIONS) - 2
+
+
+def test_a_batch(tmp_path: Path) -> None:
+    assert "circle.png: What color is the circle? red" in run("batch", tmp_path)
+
+
+def test_a_conversation(tmp_path: Path) -> None:
+    assert run("conversation", tmp_path).splitlines() == [
+        "> What color is the circle?",
+        "red",
+        "> What shape is red?",
+        "circle",
+    ]
+
+
+def test_transformers_alone(tmp_path: Path) -> None:
+    assert [line.split()[-1] for line in run("transformers_pipeline", tmp_path).splitlines()] == [
+        "red",
+        "red",
+    ]
+
+
+def test_the_pictures_are_what_the_script_draws(tmp_path: Path) -> None:
+    script = runpy.run_path(str(EXAMPLES / "make_images.py"))
+    script["main"].__globals__["IMAGES"] = tmp_path
+    script["main"]()
+    assert json.loads((tmp_path / "questions.json").read_text()) == QUESTIONS
+    for path in sorted(tmp_path.glob("*.png")):
+        with Image.open(path) as drawn, Image.open(EXAMPLES / "images" / path.name) as committed:
+            assert ImageChops.difference(drawn, committed).getbbox() is None, path.name
+
+
+@pytest.mark.parametrize("name", [one["image"] for one in QUESTIONS])
+def test_pictures_are_small(name: str) -> None:
+    assert (EXAMPLES / "images" / name).stat().st_size < 40_000
