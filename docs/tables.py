@@ -2,8 +2,8 @@
 
     python docs/tables.py
 
-It rewrites the table under each of two headings from the file that the measurement wrote, so that no number in
-the README is typed by hand. A test checks that the README is what this script makes of it.
+It rewrites the table under each of two headings from the file that the measurement wrote, so that no number
+in the README is typed by hand. A test checks that the README is what this script makes of it.
 """
 
 import json

@@ -1,8 +1,8 @@
 """What README and docs promise: code that runs, numbers as measured, links that lead somewhere.
 
-Blocks of README.md marked `python` run one after the other in one namespace, those marked `bash` in a shell,
-both in a folder that looks like the checkout. Blocks marked `text` are not run here: `make demo` and `make test`
-make an environment, which `.ci/run` does; the others download weights or need a Qwen3 checkpoint.
+Blocks of README.md marked `python` run one after the other in one namespace, those marked `bash` in a
+shell, both in a folder that looks like the checkout. Blocks marked `text` are not run here: `make demo` and
+`make test` make an environment, which `.ci/run` does; the others download weights or need a Qwen3.
 """
 
 import importlib.util
