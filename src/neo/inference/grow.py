@@ -80,6 +80,6 @@ def _make_room(model: NeoForConditionalGeneration, tokens: int) -> None:
     if tokens <= old:
         return
     model.resize_token_embeddings(tokens, mean_resizing=False)
-    for weight in {model.get_input_embeddings().weight, model.lm_head.weight}:
+    for weight in {model.model.language_model.embed_tokens.weight, model.lm_head.weight}:
         weight[old:] = weight[:old].mean(0)
     assert model.config.text_config.vocab_size == tokens

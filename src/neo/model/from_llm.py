@@ -48,9 +48,8 @@ def from_llm(
         raise ValueError(f"{folder}: no config.json here, so this is not a language model's folder")
     llm_config = json.loads((folder / "config.json").read_text())
     if llm_config.get("model_type") not in SUPPORTED:
-        raise ValueError(
-            f"{folder}: model_type is {llm_config.get('model_type')!r}, but a NEO grows from one of {', '.join(SUPPORTED)}"
-        )
+        found = llm_config.get("model_type")
+        raise ValueError(f"{folder}: model_type is {found!r}, but a NEO grows from one of {', '.join(SUPPORTED)}")
     if llm_config["model_type"] == "neo_chat":
         llm_config = {**llm_config["llm_config"], "dtype": llm_config.get("dtype")}
     if llm_config.get("extra_num_layers"):

@@ -18,7 +18,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -28,10 +28,11 @@ from transformers.utils.output_capturing import capture_outputs
 from neo.model import checkpoint
 from neo.model.attention import BACKENDS, Attend, attention_over
 from neo.model.config import NeoConfig, NeoTextConfig
+from neo.model.generation import NeoGenerationMixin
 from neo.model.loss import next_token_loss
 from neo.model.masks import AttentionMask
 from neo.model.patch_embedding import PatchEmbedding
-from neo.model.positions import PADDING, TEXT, number_images, thw_positions
+from neo.model.positions import TEXT, documents_of, grid_hw, number_images, thw_positions
 from neo.model.rope import Rotary, native_rotary, rotate_halves
 
 
@@ -232,7 +233,7 @@ class NeoModel(NeoPreTrainedModel):
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """See `NeoForConditionalGeneration.forward`."""
-        grid = _grid_hw(image_grid_hw, image_grid_thw)
+        grid = grid_hw(image_grid_hw, image_grid_thw)
         if input_ids is None:
             raise ValueError("input_ids are needed (also beside inputs_embeds): they tell where the pictures stand")
         if use_cache and past_key_values is None:
@@ -250,7 +251,7 @@ class NeoModel(NeoPreTrainedModel):
             features = self.get_image_features(pixel_values, grid).to(inputs_embeds.dtype)
             inputs_embeds = inputs_embeds.masked_scatter((image_ids != TEXT).unsqueeze(-1), features)
 
-        documents = _document_ids(input_ids, attention_mask, document_ids, past)
+        documents = documents_of(input_ids, attention_mask, document_ids, past)
         if position_ids is None:
             if past:
                 raise ValueError(
@@ -263,7 +264,7 @@ class NeoModel(NeoPreTrainedModel):
         return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values if use_cache else None)
 
 
-class NeoForConditionalGeneration(NeoPreTrainedModel, GenerationMixin):
+class NeoForConditionalGeneration(NeoPreTrainedModel, NeoGenerationMixin):
     """NEO with its language-model head: pictures and words in, next words out."""
 
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
@@ -291,9 +292,9 @@ class NeoForConditionalGeneration(NeoPreTrainedModel, GenerationMixin):
         document_ids: Tensor | None = None,
     ) -> Tensor:
         """(3, B, L) positions (t, h, w) of a whole sequence; grids in patches, as from the processor."""
-        token_grid = self.model.token_grid(_grid_hw(image_grid_hw, None))
+        token_grid = self.model.token_grid(grid_hw(image_grid_hw, None))
         image_ids = number_images(input_ids, token_grid.prod(-1), self.config.image_token_id)
-        return thw_positions(image_ids, token_grid, _document_ids(input_ids, attention_mask, document_ids, 0))
+        return thw_positions(image_ids, token_grid, documents_of(input_ids, attention_mask, document_ids, 0))
 
     @can_return_tuple
     def forward(
@@ -361,82 +362,6 @@ class NeoForConditionalGeneration(NeoPreTrainedModel, GenerationMixin):
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
         )
-
-    # --- what transformers' generate() asks for: three rows of positions instead of one ---
-
-    def _prepare_position_ids_for_generation(self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]) -> Tensor:
-        ids = model_kwargs.get("input_ids", inputs_tensor)
-        grid = _grid_hw(model_kwargs.get("image_grid_hw"), model_kwargs.get("image_grid_thw"))
-        return self.get_positions(ids, grid, model_kwargs.get("attention_mask"))
-
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
-        inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
-        past = input_ids.shape[1] - inputs["input_ids"].shape[1]
-        if not kwargs.get("is_first_iteration"):
-            # generate() moves all three rows on by one per new token, but words stay at h = w = 0. So does an
-            # <IMG_CONTEXT> that the model wrote, which is all that can come after a cache.
-            pictures = (inputs["input_ids"] == self.config.image_token_id) & (past == 0)
-            inputs["position_ids"][1:] *= pictures
-        elif past and inputs.get("pixel_values") is not None:
-            grid = _grid_hw(inputs.get("image_grid_hw"), inputs.pop("image_grid_thw", None))
-            inputs |= self._pictures_after(past, input_ids, inputs["pixel_values"], grid)
-        return inputs
-
-    def _pictures_after(self, past: int, input_ids: Tensor, pixel_values: Tensor, grid: Tensor) -> dict[str, Any]:
-        """The pictures that a cache of `past` tokens does not hold yet."""
-        image_ids = number_images(input_ids, self.model.token_grid(grid).prod(-1), self.config.image_token_id)[:, past:]
-        new = image_ids[image_ids != TEXT].unique().tolist()
-        if not new:
-            return {"pixel_values": None, "image_grid_hw": None}
-        patches = pixel_values.split(grid.prod(-1).tolist())
-        return {"pixel_values": torch.cat([patches[image] for image in new]), "image_grid_hw": grid[new]}
-
-    def _expand_inputs_for_generation(
-        self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Tensor | None = None, **kwargs: Any
-    ) -> tuple[Tensor, dict[str, Any]]:
-        grid = _grid_hw(kwargs.get("image_grid_hw"), kwargs.get("image_grid_thw"))
-        pixels = kwargs.get("pixel_values")
-        if expand_size > 1 and pixels is not None and input_ids is not None:
-            # Pictures are not rows of a batch: repeat each row's pictures after each other.
-            rows = [row for row in self._pictures_by_row(input_ids, grid) for _ in range(expand_size)]
-            patches = pixels.split(grid.prod(-1).tolist())
-            order = [image for row in rows for image in row]
-            for name in ("pixel_values", "image_grid_hw", "image_grid_thw"):
-                kwargs.pop(name, None)
-            input_ids, kwargs = super()._expand_inputs_for_generation(
-                expand_size, is_encoder_decoder, input_ids, **kwargs
-            )
-            return input_ids, kwargs | {
-                "pixel_values": torch.cat([patches[image] for image in order]),
-                "image_grid_hw": grid[order],
-            }
-        return super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **kwargs)
-
-    def _pictures_by_row(self, input_ids: Tensor, grid: Tensor) -> list[list[int]]:
-        tokens = self.model.token_grid(grid).prod(-1)
-        image_ids = number_images(input_ids, tokens, self.config.image_token_id)
-        return [sorted(set(row[row != TEXT].tolist())) for row in image_ids]
-
-    @staticmethod
-    def create_masks_for_generate(**kwargs: Any) -> None:
-        """Called by generate() for static caches only, which NEO does not keep."""
-        raise ValueError("cache_implementation='static' is not supported: NEO keeps a dynamic cache, leave it out")
-
-
-def _grid_hw(image_grid_hw: Tensor | None, image_grid_thw: Tensor | None) -> Tensor:
-    """The (images, 2) grid from either name; no pictures where both are None."""
-    if image_grid_hw is None and image_grid_thw is not None:
-        image_grid_hw = image_grid_thw[:, 1:]
-    return torch.zeros(0, 2, dtype=torch.long) if image_grid_hw is None else image_grid_hw
-
-
-def _document_ids(input_ids: Tensor, attention_mask: Tensor | None, document_ids: Tensor | None, past: int) -> Tensor:
-    """(B, past + L): the document of every key, `PADDING` where the attention mask is 0."""
-    if document_ids is None:
-        document_ids = input_ids.new_zeros(input_ids.shape[0], past + input_ids.shape[1])
-    if attention_mask is not None:
-        document_ids = document_ids.masked_fill(attention_mask == 0, PADDING)
-    return document_ids
 
 
 checkpoint.register_published_names()

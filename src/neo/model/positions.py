@@ -100,3 +100,19 @@ def grid_rows_and_columns(grid_N2: Tensor) -> tuple[Tensor, Tensor]:
     """Row and column of every cell of every grid, one grid after the other, each row-major: two (cells,) tensors."""
     place_K, width_K = _places_in_grid(grid_N2)
     return place_K // width_K, place_K % width_K
+
+
+def grid_hw(image_grid_hw: Tensor | None, image_grid_thw: Tensor | None) -> Tensor:
+    """The (images, 2) grid from either name; no pictures where both are None."""
+    if image_grid_hw is None and image_grid_thw is not None:
+        image_grid_hw = image_grid_thw[:, 1:]
+    return torch.zeros(0, 2, dtype=torch.long) if image_grid_hw is None else image_grid_hw
+
+
+def documents_of(input_ids: Tensor, attention_mask: Tensor | None, document_ids: Tensor | None, past: int) -> Tensor:
+    """(B, past + L): the document of every key, `PADDING` where the attention mask is 0."""
+    if document_ids is None:
+        document_ids = input_ids.new_zeros(input_ids.shape[0], past + input_ids.shape[1])
+    if attention_mask is not None:
+        document_ids = document_ids.masked_fill(attention_mask == 0, PADDING)
+    return document_ids

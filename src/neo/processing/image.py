@@ -143,7 +143,7 @@ def tile_image(image: Image.Image, max_tiles: int, tile_pixels: int = 4_194_304)
     return [image, *tiles]
 
 
-class NeoImageKwargs(ImagesKwargs, total=False):
+class NeoImageKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
     """What `NeoImageProcessor` takes besides the options common to all image processors."""
 
     patch_size: int

@@ -41,7 +41,7 @@ class Encoded:
     """int64 (N, 2): rows and columns in patches"""
 
 
-class NeoProcessorKwargs(ProcessingKwargs, total=False):
+class NeoProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
     """What `NeoProcessor.__call__` takes."""
 
     images_kwargs: NeoImageKwargs  # type: ignore[misc]

@@ -148,7 +148,7 @@ class PlainText:
 
     def fits(self, tokenizer: PreTrainedTokenizerBase) -> bool:
         """Whether this was made from that tokenizer as it now is."""
-        return self._source is tokenizer and self._size == len(tokenizer)
+        return self._source is not None and self._source is tokenizer and self._size == len(tokenizer)
 
     def ids(self, text: str) -> list[int]:
         """Token ids of `text`."""
