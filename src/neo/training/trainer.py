@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import yaml
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from neo.data.loader import Batch, PackedLoader
@@ -95,7 +96,7 @@ class Trainer:
             TextColumn("loss {task.fields[loss]:.3f}  {task.fields[speed]:,.0f} tokens/s"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns) as progress:
+        with Progress(*columns, console=Console(stderr=True)) as progress:
             task = progress.add_task(config.stage, total=config.steps, completed=self.step, loss=float("nan"), speed=0)
             for line in self._steps(iter(self.loader)):
                 progress.update(task, completed=self.step)
