@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from neo.inference.describe import describe
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -78,6 +80,11 @@ def test_bash_blocks_run(checkout: Path) -> None:
 
 def test_tables_are_the_measured_ones(tables: ModuleType) -> None:
     assert tables.filled(README) == README, "run python docs/tables.py"
+
+
+def test_the_size_of_the_small_model_is_told() -> None:
+    total = describe("neo-demo")["parameters"]["total"]
+    assert f"`neo-demo` has {total / 1e6:.1f} million parameters" in README
 
 
 def test_a_table_is_replaced_with_its_origin(tables: ModuleType) -> None:
