@@ -30,6 +30,12 @@ def test_top_p_applies_to_what_top_k_left():
     assert (Sampling(1.0, top_p=0.7, top_k=2).probabilities(LOGITS)[0] > 0).sum() == 1  # 0.731 of two
 
 
+@pytest.mark.parametrize("temperature", [1e-30, 1e-40, 1e-320])
+def test_a_temperature_near_0_takes_the_likeliest(temperature: float):
+    logits = torch.tensor([[1.0, 30.0, -2.0]])
+    assert Sampling(temperature).probabilities(logits).tolist() == [[0.0, 1.0, 0.0]]
+
+
 def test_frequencies_follow_the_probabilities():
     sampling = Sampling(1.0, seed=0)
     generators = sampling.generators(2)
@@ -60,6 +66,11 @@ def test_a_seed_repeats_and_leaves_the_global_generator_alone():
         ({"top_p": 1.1}, "top_p=1.1"),
         ({"top_k": 0}, "top_k=0"),
         ({"seed": -1}, "seed=-1"),
+        ({"temperature": "hot"}, "temperature='hot' must be a number"),
+        ({"temperature": None}, "temperature=None must be a number"),
+        ({"top_p": "x"}, "top_p='x' must be a number"),
+        ({"top_k": 2.5}, "top_k=2.5 must be a whole number"),
+        ({"seed": 1.5}, "seed=1.5 must be a whole number"),
     ],
 )
 def test_values_outside_their_range(wrong: dict, name: str):

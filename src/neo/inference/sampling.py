@@ -24,6 +24,10 @@ class Sampling:
     """Same seed, same answer; None draws a new one each time. Of no effect at temperature 0."""
 
     def __post_init__(self) -> None:
+        for name, kinds in (("temperature", int | float), ("top_p", int | float), ("top_k", int), ("seed", int)):
+            value = getattr(self, name)
+            if not isinstance(value, kinds) and (value is not None or name not in ("top_k", "seed")):
+                raise ValueError(f"{name}={value!r} must be a {'whole ' if kinds is int else ''}number")
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature={self.temperature} must be 0 or more")
         if not 0 < self.top_p <= 1:
@@ -50,7 +54,9 @@ class Sampling:
 
     def probabilities(self, logits_BV: Tensor) -> Tensor:
         """(B, V) probabilities that are sampled from, at a temperature above 0."""
-        probabilities = (logits_BV / self.temperature).softmax(-1)
+        # From the largest down, so that a temperature near 0 makes -inf of the others and never inf - inf.
+        below_BV = logits_BV - logits_BV.amax(-1, keepdim=True)
+        probabilities = (below_BV.double() / self.temperature).softmax(-1).to(logits_BV.dtype)
         if self.top_k is None and self.top_p == 1:
             return probabilities
         sorted_BV, order_BV = probabilities.sort(dim=-1, descending=True, stable=True)
