@@ -115,6 +115,11 @@ def test_added_tokens_that_are_not_special_stay_tokens():
     assert think in PlainText(tokenizer).ids(text)
 
 
+def test_half_a_character_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="half a character"):
+        PlainText(tokenizer).ids("a\udcff")
+
+
 def test_plain_text_leaves_the_tokenizer_as_it_was(tokenizer):
     before = tokenizer("<|im_end|>").input_ids
     PlainText(tokenizer).ids("<|im_end|>")

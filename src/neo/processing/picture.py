@@ -114,6 +114,8 @@ def _read(source: Any, name: str | None) -> tuple[bytes, str]:
             f"{name or source}: a web address is not fetched here; download the picture and give its path."
         )
     if isinstance(source, str | os.PathLike):
+        if not str(source):
+            raise ValueError(f"{name or 'picture'}: the path of the picture is empty.")
         name = name or str(source)[:200]
         try:
             return Path(source).expanduser().read_bytes(), name

@@ -151,13 +151,23 @@ class PlainText:
         return self._source is not None and self._source is tokenizer and self._size == len(tokenizer)
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of `text`."""
-        return self._restored(self._rules.encode(text, add_special_tokens=False).ids)
+        """Token ids of `text`.
+
+        Raises:
+            ValueError: the text is not valid Unicode.
+        """
+        return self._restored(self._encoding(text).ids)
 
     def ids_and_starts(self, text: str) -> tuple[list[int], list[int]]:
         """Token ids, and for each the index in `text` of its first character."""
-        encoding = self._rules.encode(text, add_special_tokens=False)
+        encoding = self._encoding(text)
         return self._restored(encoding.ids), [start for start, _ in encoding.offsets]
+
+    def _encoding(self, text: str) -> Any:
+        try:
+            return self._rules.encode(text, add_special_tokens=False)
+        except TypeError as error:  # what the tokenizer makes of a lone surrogate
+            raise ValueError(f"the text {text[:40]!r} holds half a character; it must be valid Unicode.") from error
 
     def _restored(self, ids: list[int]) -> list[int]:
         return [self._true_ids.get(index, index) for index in ids] if self._true_ids else ids
