@@ -219,7 +219,21 @@ def index_without_map(folder: Path) -> str:
     return "model.safetensors.index.json: not a readable index of shards"
 
 
+def index_of_lists(folder: Path) -> str:
+    shard(folder)
+    (folder / "model.safetensors.index.json").write_text('{"metadata": {}, "weight_map": []}')
+    return "model.safetensors.index.json: weight_map must hold the name of a file for each tensor"
+
+
+def index_that_leads_away(folder: Path) -> str:
+    shard(folder)
+    (folder / "model.safetensors.index.json").write_text('{"metadata": {}, "weight_map": {"x": "../b.safetensors"}}')
+    return "model.safetensors.index.json: x is said to be in '../b.safetensors', which is not a file beside the index"
+
+
 BROKEN = [
+    index_of_lists,
+    index_that_leads_away,
     lose_tensor,
     lose_layer,
     misshape,

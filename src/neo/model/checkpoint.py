@@ -143,7 +143,13 @@ def _weight_map(index: Path) -> dict[str, str]:
     for field in ("metadata", "weight_map"):  # transformers reads both
         if field not in content:
             raise ValueError(f"{index}: not a readable index of shards (it lacks {field!r}); download it again")
-    return content["weight_map"]
+    shards = content["weight_map"]
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise ValueError(f"{index}: weight_map must hold the name of a file for each tensor; download it again")
+    for name, shard in shards.items():
+        if Path(shard).name != shard:
+            raise ValueError(f"{index}: {name} is said to be in {shard!r}, which is not a file beside the index")
+    return shards
 
 
 def prepare_loading(name_or_path: Any, kwargs: dict[str, Any], head: bool) -> dict[str, Any]:
