@@ -76,6 +76,9 @@ def test_round_trip_through_a_file(published: dict[str, Any], tmp_path: Path) ->
         ({"head_dim": 30}, "head_dim=30 must be a multiple of 4"),
         ({"num_hidden_layers": 4, "extra_num_layers": 5}, "extra_num_layers=5 .* num_hidden_layers=4"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope scaling .* is not supported"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads=0 must be at least 1"),
+        ({"hidden_size": -4}, "hidden_size=-4 must be at least 1"),
+        ({"hidden_act": "nope"}, "hidden_act='nope' is not an activation"),
         ({"attention_bias": True}, "attention_bias=true is not supported"),
         ({"use_sliding_window": True}, "use_sliding_window=true is not supported"),
     ],
@@ -85,9 +88,17 @@ def test_decoders_that_neo_does_not_have(fields: dict[str, Any], message: str) -
         NeoTextConfig(**fields)
 
 
+def test_tied_survives_a_round_trip() -> None:
+    for tied in (False, True):
+        again = NeoConfig.from_dict(NeoConfig(tie_word_embeddings=tied).to_dict())
+        assert (again.tie_word_embeddings, again.text_config.tie_word_embeddings) == (tied, tied)  # type: ignore[union-attr]
+
+
 def test_vision_parts_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="hidden_size=30 must be a multiple of 4"):
         NeoVisionConfig(hidden_size=30)
+    with pytest.raises(ValueError, match=r"downsample_ratio=0\.0 must lie above 0"):
+        NeoVisionConfig(downsample_ratio=[0.0])
     with pytest.raises(ValueError, match=r"llm_hidden_size=\[64, 64\] must be one number or a list of one"):
         NeoVisionConfig(llm_hidden_size=[64, 64])
     with pytest.raises(ValueError, match="llm_hidden_size=32 must equal the decoder's hidden_size=64"):

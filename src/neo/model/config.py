@@ -9,6 +9,7 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 """Per-channel mean of RGB in [0, 1] that pixels are normalised with."""
@@ -106,6 +107,14 @@ class NeoTextConfig(PreTrainedConfig):
         self._check()
 
     def _check(self) -> None:
+        for field in (
+            *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+            *("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"),
+        ):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act={self.hidden_act!r} is not an activation that transformers knows")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads={self.num_attention_heads} must be a multiple of "
@@ -150,6 +159,8 @@ class NeoVisionConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self.llm_hidden_size = int(_only_element(self.llm_hidden_size, "llm_hidden_size"))
         self.downsample_ratio = float(_only_element(self.downsample_ratio, "downsample_ratio"))
+        if not 0 < self.downsample_ratio <= 1:
+            raise ValueError(f"vision downsample_ratio={self.downsample_ratio} must lie above 0 and be 1 at the most")
         if self.hidden_size % 4:
             raise ValueError(f"vision hidden_size={self.hidden_size} must be a multiple of 4: x and y rotate half each")
 
@@ -197,11 +208,11 @@ class NeoConfig(PreTrainedConfig):
             self.image_token_id = token_id
         kwargs.pop("auto_map", None)  # the classes here are the implementation; nothing is fetched from a hub
         text = self.text_config
-        if isinstance(text, dict):
-            self.text_config = text = {"tie_word_embeddings": self.tie_word_embeddings} | text
-        if text is not None:
-            tied = text["tie_word_embeddings"] if isinstance(text, dict) else text.tie_word_embeddings
-            self.tie_word_embeddings = bool(tied)
+        if text is None or isinstance(text, dict):
+            self.text_config = text = {"tie_word_embeddings": self.tie_word_embeddings} | (text or {})
+        self.tie_word_embeddings = bool(
+            text["tie_word_embeddings"] if isinstance(text, dict) else text.tie_word_embeddings
+        )
         super().__post_init__(**kwargs)
         self.downsample_ratio = float(_only_element(self.downsample_ratio, "downsample_ratio"))
         if self.vision_config.llm_hidden_size != self.text_config.hidden_size:  # type: ignore[union-attr]
