@@ -75,6 +75,13 @@ def test_grids_may_have_their_other_name(tiny: NeoForConditionalGeneration, comp
     assert new_ids(tiny, inputs, num_beams=3).equal(expected[1])
 
 
+def test_a_batch_without_pictures_may_hold_empty_pixels(tiny: NeoForConditionalGeneration, compose: Compose) -> None:
+    inputs = compose([3, 4])
+    empty = {"pixel_values": torch.empty(0, 768), "image_grid_hw": torch.empty(0, 2, dtype=torch.long)}
+    for beams in (1, 3):
+        assert new_ids(tiny, inputs | empty, num_beams=beams).equal(new_ids(tiny, inputs, num_beams=beams))
+
+
 class Interleaved(BaseStreamer):
     """Runs another generation on the same model after every token of the first."""
 

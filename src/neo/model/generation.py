@@ -44,7 +44,7 @@ class NeoGenerationMixin(GenerationMixin):
     ) -> tuple[Tensor, dict[str, Any]]:
         grid = grid_hw(kwargs.get("image_grid_hw"), kwargs.get("image_grid_thw"))
         pixels = kwargs.get("pixel_values")
-        if expand_size > 1 and pixels is not None and input_ids is not None:
+        if expand_size > 1 and pixels is not None and len(grid) and input_ids is not None:
             # Pictures are not rows of a batch: repeat each row's pictures after each other.
             rows = [row for row in self._pictures_by_row(input_ids, grid) for _ in range(expand_size)]
             patches = pixels.split(grid.prod(-1).tolist())
