@@ -374,6 +374,8 @@ def test_messages_are_a_copy(chat_model: ChatModel, pictures: list):
         ({"text": "x", "temperature": -1}, "temperature=-1"),
         ({"text": "x", "tile": 0}, "tile=0"),
         ({"text": "x", "image": "missing.png"}, "missing.png"),
+        ({"text": "x", "image": ""}, "the path of the picture is empty"),
+        ({"text": "x\udcff"}, "half a character"),
         ({"text": "<image> or <image>?", "image": "a.png"}, "2 <image> placeholders but 1 images"),
         ({"text": "<image>?"}, "1 <image> placeholders but 0 images"),
         ({"messages": []}, "messages must be a list"),
@@ -398,6 +400,10 @@ def test_bad_batches(chat_model: ChatModel, pictures: list):
         chat_model.generate_batch(pictures[0], ["a"])
     with pytest.raises(ValueError, match="batch_size=0"):
         chat_model.generate_batch(None, ["a"], batch_size=0)
+    with pytest.raises(ValueError, match=r"batch_size=1\.5 must be a whole number"):
+        chat_model.generate_batch(None, ["a"], batch_size=1.5)
+    with pytest.raises(ValueError, match="texts must be a list of questions or one question, not NoneType"):
+        chat_model.generate_batch(pictures[:1], None)
 
 
 # Loading.
@@ -435,6 +441,8 @@ def test_token_ids_come_from_the_tokenizer(tiny_checkpoint: Path, tmp_path: Path
         ({"dtype": "fp8"}, "dtype='fp8'"),
         ({"dtype": torch.int64}, "dtype=torch.int64"),
         ({"device": "gpu"}, "device='gpu'"),
+        ({"device": None}, "device=None"),
+        ({"image_token_id": "a"}, "cannot be loaded .*'image_token_id' expected int"),
         ({"device": "cuda:99"}, "device='cuda:99' is not on this machine"),
         ({"max_pixel": 3}, "did you mean max_pixels"),
         ({"attn_implementation": "flash"}, "attn_implementation"),
@@ -459,6 +467,9 @@ def test_checkpoints_that_are_not_whole(tiny_checkpoint: Path, tmp_path: Path):
     folder = broken("bad tokenizer")
     Path(folder, "tokenizer.json").write_text("{")
     with pytest.raises(ValueError, match=r"tokenizer\.json"):
+        neo.load_model(folder)
+    Path(folder, "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match="this is not a tokenizer's file"):
         neo.load_model(folder)
 
 

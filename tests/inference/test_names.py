@@ -83,6 +83,15 @@ def test_folders_that_hold_no_neo(tmp_path: Path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="not a whole JSON file"):
         names.read_config(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "neo_chat", "llm_config": {"hidden_size": "wide"}}')
+    with pytest.raises(ValueError, match=r"config\.json: .*'hidden_size' expected int"):
+        names.read_config(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", "a" * 5000])
+def test_what_cannot_be_a_name(name: str):
+    with pytest.raises(ValueError, match="is no name of a model"):
+        names.resolve(name)
 
 
 def test_a_download_that_fails_says_why(empty_hub: Path, monkeypatch: pytest.MonkeyPatch):

@@ -71,6 +71,16 @@ def test_a_written_recipe_reads_back(tmp_path: Path) -> None:
         ("--data.sources.mine.families={color: 1}", "no families"),
         ("--data.row_length=0", "row_length=0 must be at least 1"),
         ("--precision=fp8", "fp8"),
+        ("--steps=[1", "--steps: '[1' is not a value in YAML"),
+        (
+            "--model={preset: demo, text: {hiden_size: 8}}",
+            "model.text.hiden_size is not a field; did you mean hidden_size?",
+        ),
+        (
+            "--model={preset: demo, vision: {min_pixel: 8}}",
+            "model.vision.min_pixel is not a field; did you mean min_pixels?",
+        ),
+        ("--model={from_llm: a, pre_buffer_layers: 1, text: {head_dim: 8}}", "from_llm='a' fixes the decoder's sizes"),
     ],
 )
 def test_errors_name_the_value(tmp_path: Path, override: str, words: str) -> None:

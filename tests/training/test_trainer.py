@@ -109,6 +109,36 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_records(pt: Path, tmp_pat
     assert not checkpoints(trainer.output_dir)
 
 
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [("--seed=9", "seed"), ("--data.row_length=128", "row_length"), ("--data.sources.told.weight=2", "sources")],
+)
+def test_a_run_does_not_go_on_in_another_stream(pt: Path, tmp_path: Path, word: str, name: str) -> None:
+    words = [f"--model.path={pt}", "--steps=2"]
+    train(tiny_recipe("mt", tmp_path, *words))
+    with pytest.raises(ValueError, match=f"made with another .*{name}"):
+        Trainer(tiny_recipe("mt", tmp_path, *words, word))
+
+
+def test_the_newest_checkpoint_is_that_of_most_steps(tmp_path: Path) -> None:
+    for name in ("step-1000000", "step-999500"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-999500", "step-1000000"]
+
+
+def test_mistakes_are_told_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"output_dir=.*cannot be made"):
+        Trainer(tiny_recipe("llm", tmp_path / "file" / "run"))
+    with pytest.raises(ValueError, match="device='nowhere' must be auto, cpu"):
+        Trainer(tiny_recipe("llm", tmp_path / "run", "--device=nowhere"))
+    with pytest.raises(ValueError, match=r"model.text or model.vision: .*hidden_size"):
+        Trainer(tiny_recipe("llm", tmp_path / "run", "--model.text={hidden_size: wide}"))
+    monkeypatch.setattr("neo.training.trainer.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"training needs matplotlib: install the extra with .*neo-vlm\[train\]"):
+        Trainer(tiny_recipe("llm", tmp_path / "run"))
+
+
 def test_models_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="did the stage before it finish"):
         Trainer(tiny_recipe("mt", tmp_path, "--model.path=/none"))

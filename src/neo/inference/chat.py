@@ -15,12 +15,14 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 
 from neo.inference import names
 from neo.inference.decoding import Memory, count_steps, generate_tokens, text_pieces, to_text
 from neo.inference.sampling import Sampling
 from neo.model.config import NeoConfig
+from neo.model.device import choose_device
 from neo.model.neo import NeoForConditionalGeneration
 from neo.processing.chat import PLACEHOLDER
 from neo.processing.image import NeoImageProcessor, smart_resize
@@ -55,13 +57,15 @@ def load_model(
     Raises:
         ValueError: the model is unknown or not on this machine, its files are not whole, an option is wrong.
     """
-    chosen_dtype, chosen_device = _dtype(dtype), _device(device)
+    chosen_dtype, chosen_device = _dtype(dtype), choose_device(device)
     pixels = {key: config_overrides.pop(key) for key in ("min_pixels", "max_pixels") if key in config_overrides}
     _check_names(config_overrides)
     folder = names.resolve(name, download)
     names.read_config(folder)
     if (folder / "tokenizer.json").is_file():
-        names.read_json(folder / "tokenizer.json")
+        tokenizer = names.read_json(folder / "tokenizer.json")
+        if not isinstance(tokenizer, dict) or not {"model", "added_tokens"} <= tokenizer.keys():
+            raise ValueError(f"{folder / 'tokenizer.json'}: this is not a tokenizer's file (no model, no added_tokens)")
     elif not (folder / "vocab.json").is_file():
         raise ValueError(f"{folder}: no tokenizer.json here; a NEO needs its tokenizer beside its weights")
     try:
@@ -69,7 +73,7 @@ def load_model(
         ids = {"image_token_id": processor.ids.image, "image_start_token_id": processor.ids.image_start}
         ids |= {"image_end_token_id": processor.ids.image_end}
         model = NeoForConditionalGeneration.from_pretrained(folder, dtype=chosen_dtype, **ids | config_overrides)
-    except OSError as error:
+    except (OSError, StrictDataclassError) as error:
         raise ValueError(f"{folder}: cannot be loaded ({' '.join(str(error).split())})") from error
     return ChatModel(model.to(chosen_device).eval().requires_grad_(False), processor, str(name))
 
@@ -80,20 +84,6 @@ def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} must be auto, {', '.join(DTYPES)} or a floating-point torch dtype")
     return DTYPES[str(dtype)]
-
-
-def _device(device: str | torch.device) -> torch.device:
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
-        return torch.device(next(kind for kind in there if there[kind]))
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device={device!r} must be auto, cpu, cuda, cuda:N or mps") from error
-    if not there.get(chosen.type, True) or (chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()):
-        found = ", ".join(kind for kind in there if there[kind])
-        raise ValueError(f"device={device!r} is not on this machine, which has {found}")
-    return chosen
 
 
 def _check_names(overrides: Mapping[str, Any]) -> None:
@@ -212,12 +202,14 @@ class ChatModel:
         if isinstance(images, str | bytes) or (images is not None and not isinstance(images, Sequence)):
             raise ValueError("images must be a list with a picture, a list of pictures or None for each question")
         if isinstance(texts, str):
-            texts = [texts] * len(images or [None])
+            texts = [texts] * (1 if images is None else len(images))
+        if not isinstance(texts, Sequence):
+            raise ValueError(f"texts must be a list of questions or one question, not {type(texts).__name__}")
         images = [None] * len(texts) if images is None else images
         if len(images) != len(texts):
             raise ValueError(f"{len(images)} images and {len(texts)} texts were given; give one image for each text")
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size={batch_size!r} must be a whole number of at least 1")
         requests = []
         for number, (image, text) in enumerate(zip(images, texts, strict=True), 1):
             try:

@@ -9,6 +9,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+
+from neo.model.config import NeoConfig
+
 BUNDLED = ("neo-demo",)
 """Models that come with the package."""
 
@@ -43,6 +47,8 @@ def resolve(name: str, download: bool = False) -> Path:
     if known:
         return _hub_folder(PUBLISHED[known], known, download)
     folder = Path(name).expanduser()
+    if not str(name) or len(folder.name) > 255:
+        raise ValueError(f"{str(name)[:40]!r} is no name of a model: give one, a hub id (owner/name) or a folder")
     if folder.is_dir():
         return _checkpoint(folder, f"{folder}: this is not a checkpoint folder: no config.json")
     if folder.exists():
@@ -61,13 +67,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The raw `config.json` of a NEO checkpoint.
 
     Raises:
-        ValueError: it is not JSON, or not a NEO's.
+        ValueError: it is not JSON, not a NEO's, or a field of it makes no sense.
     """
     config = read_json(folder / "config.json")
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "neo_chat":
         hint = "; neo init grows a NEO from it" if kind == "qwen3" else ""
         raise ValueError(f"{folder}: model_type is {kind!r}, not 'neo_chat', so this is not a NEO{hint}")
+    try:
+        NeoConfig.from_dict(dict(config))
+    except StrictDataclassError as error:
+        raise ValueError(f"{folder / 'config.json'}: {' '.join(str(error).split())}") from error
     return config
 
 

@@ -55,7 +55,8 @@ def save_finished(output_dir: Path, model: NeoForConditionalGeneration, processo
 
 def checkpoints(output_dir: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
-    return sorted((output_dir / "checkpoints").glob("step-*"))
+    folders = (output_dir / "checkpoints").glob("step-*")
+    return sorted(folders, key=lambda folder: int(folder.name.removeprefix("step-")))
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from neo.model.config import NeoTextConfig, NeoVisionConfig
+
 STAGES = ("llm", "pt", "mt", "sft")
 
 
@@ -47,6 +49,15 @@ class ModelConfig:
             raise ValueError(
                 f"model.path={self.path!r} fixes all sizes; model.text and model.vision cannot change them"
             )
+        if self.from_llm and self.text:
+            raise ValueError(
+                f"model.from_llm={self.from_llm!r} fixes the decoder's sizes; model.text cannot change them"
+            )
+        for part, kind in (("text", NeoTextConfig), ("vision", NeoVisionConfig)):
+            known = {one.name for one in fields(kind)}
+            if unknown := sorted(getattr(self, part).keys() - known):
+                nearest = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.0)[0]
+                raise ValueError(f"model.{part}.{unknown[0]} is not a field; did you mean {nearest}?")
 
 
 @dataclass
@@ -160,6 +171,8 @@ class TrainConfig:
     """Steps between lines of metrics."""
     compile: bool = False
     """Compile each layer with torch.compile, which needs a C++ compiler; 1.7 times faster on CPU."""
+    device: str = "auto"
+    """cpu, cuda, cuda:N or mps; auto is the best there is."""
     threads: int | None = None
     """Threads of the training process; torch's choice by default."""
     resume: bool = True
@@ -194,7 +207,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         raise ValueError(f"{path}: there is no such recipe")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a recipe holds fields of the form 'name: value'")
@@ -222,7 +235,11 @@ def _override(values: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 raise ValueError(f"{name}: {parent} is one value and has no fields")
-        place[last] = yaml.safe_load(text if equals else rest.pop(0))
+        text = text if equals else rest.pop(0)
+        try:
+            place[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{name}: {text!r} is not a value in YAML ({' '.join(str(error).split())})") from error
     return values
 
 

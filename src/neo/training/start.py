@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer
 
 from neo.data.mixture import Mixture
@@ -65,7 +66,11 @@ def start(
             text["num_hidden_layers"] -= text["extra_num_layers"]
             text["extra_num_layers"] = 0
         tokenizer = train_tokenizer(_texts(mixture, config.tokenizer_samples), text["vocab_size"])
-        model = _fresh(NeoConfig(text_config=text, vision_config=vision, **_token_ids(tokenizer)), seed)
+        try:
+            sizes = NeoConfig(text_config=text, vision_config=vision, **_token_ids(tokenizer))
+        except StrictDataclassError as error:
+            raise ValueError(f"model.text or model.vision: {' '.join(str(error).split())}") from error
+        model = _fresh(sizes, seed)
     if len(tokenizer) > model.config.text_config.vocab_size:
         raise ValueError(
             f"the tokenizer has {len(tokenizer)} tokens but the model's embedding only "

@@ -83,6 +83,7 @@ def answers(
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         batch: dict[str, Any] = processor.collate([encoded[i] for i in chosen])
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         said = model.generate(  # type: ignore[misc]
             **batch,
             max_new_tokens=max_new_tokens,

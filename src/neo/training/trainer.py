@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from neo.data.loader import Batch, PackedLoader
 from neo.data.mixture import Mixture
 from neo.data.packing import Packer
 from neo.data.sources import CorpusSource, JsonSource, Source, SyntheticSource
+from neo.model.device import choose_device
 from neo.model.loss import document_loss_weights
 from neo.training import checkpoint, start
 from neo.training.config import DataConfig, SourceConfig, TrainConfig
@@ -51,16 +53,29 @@ def _source(name: str, config: SourceConfig) -> Source:
     return CorpusSource(config.seed, "train", config.size, name)
 
 
+def _check_extra() -> None:
+    """Before a run rather than at its first curves: what only the extra brings must be there."""
+    for module in ("matplotlib", "sklearn"):
+        if find_spec(module) is None:
+            raise ValueError(f"training needs {module}: install the extra with pip install 'neo-vlm[train]'")
+
+
 class Trainer:
     """One stage of training: model, data, optimiser and how far they are."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.output_dir = Path(config.output_dir)
+        self.device = choose_device(config.device)
+        _check_extra()
         self.step = 0
         """Steps done."""
         if config.threads:
             torch.set_num_threads(config.threads)
+        try:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"output_dir={config.output_dir!r} cannot be made ({error.strerror})") from error
         saved = checkpoint.checkpoints(self.output_dir)
         if saved and not config.resume:
             raise ValueError(f"{self.output_dir} holds checkpoints of a run; use another output_dir or resume=true")
@@ -69,6 +84,7 @@ class Trainer:
         self.model, self.processor = (
             start.load(saved[-1]) if saved else start.start(config.model, config.stage, mixture, config.seed)
         )
+        self.model.to(self.device)
         trained = choose_trained(self.model, config.stage)
         self.parameters = [parameter for parameters in trained.values() for parameter in parameters]
         self.optimizer = build_optimizer(self.parameters, config.optimizer)
@@ -86,7 +102,6 @@ class Trainer:
     def run(self) -> Path:
         """Train to the last step; see `train`."""
         config = self.config
-        self.output_dir.mkdir(parents=True, exist_ok=True)
         (self.output_dir / "recipe.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
         metrics = Metrics(self.output_dir, self.step)
         columns = (
@@ -168,9 +183,9 @@ class Trainer:
         return loss.item(), norm.item()
 
     def _loss(self, batch: Batch) -> torch.Tensor:
-        inputs = batch.inputs
+        inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.inputs.items()}
         weights = document_loss_weights(inputs["labels"], inputs["document_ids"], self.config.loss_reduction)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             return self.model(**inputs, loss_weights=weights).loss
 
     def _not_finite(self, what: str, batch: Batch) -> str:
@@ -182,6 +197,7 @@ class Trainer:
     def _save(self) -> None:
         state = {
             "step": self.step,
+            "stream": self._stream(),
             "optimizer": self.optimizer.state_dict(),
             "data": self.loader.state_dict(),
             "random": torch.get_rng_state(),
@@ -191,8 +207,25 @@ class Trainer:
         )
         logger.info("saved %s", saved)
 
+    def _stream(self) -> dict[str, Any]:
+        """What a position in the data is counted in; with other values it would mean other samples."""
+        config = self.config.to_dict()
+        data = config["data"]
+        return {
+            "stage": config["stage"],
+            "seed": config["seed"],
+            "data.sources": data["sources"],
+            "data.row_length": data["row_length"],
+        }
+
     def _restore(self, saved: Path) -> None:
         state = checkpoint.load_state(saved)
+        for name, now in self._stream().items():
+            if state.get("stream", {}).get(name, now) != now:
+                raise ValueError(
+                    f"{saved} was made with another {name} than this recipe's, so the run cannot go on with it; "
+                    "use another output_dir, or the recipe as it was (recipe.yaml)"
+                )
         self.step = state["step"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.loader.load_state_dict(state["data"])
