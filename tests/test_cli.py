@@ -18,7 +18,7 @@ from tiny_checkpoint import TEXTS, tiny_checkpoint
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 import neo
-from neo.cli import main
+from neo.cli import COMMANDS, main
 from neo.inference.chat import ChatModel
 from neo.processing.tokenizer import train_tokenizer
 
@@ -211,6 +211,7 @@ def test_bad_questions(refuse: Callable, give: Callable, picture: Path, model: l
     assert "only one word may be '-'" in refuse("ask", "-", "-", *model)
     assert "only one word may be '-'" in refuse("ask", "-", "-", "x", *model)
     assert "placeholders" in refuse("ask", picture, "<image><image>", *model)
+    assert "half a character" in refuse("ask", "\udcff", *model)  # what Python makes of bytes that are not UTF-8
     assert "context is 2048" in refuse("ask", "word " * 3000, *model)
     give(b"")
     assert "the question is empty" in refuse("ask", "-", *model)
@@ -259,6 +260,14 @@ def test_bad_input_to_the_program_leaves_no_traceback(tmp_path: Path):
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.decode().startswith("neo: ")
     assert done.stderr.count(b"\n") == 1
+
+
+def test_a_folder_that_cannot_be_read(refuse: Callable, monkeypatch: pytest.MonkeyPatch):
+    def fail(options: Any) -> int:
+        raise PermissionError(13, "Permission denied", "/locked")
+
+    monkeypatch.setitem(COMMANDS, "info", fail)
+    assert "Permission denied: '/locked'" in refuse("info")
 
 
 def test_an_interrupt(monkeypatch: pytest.MonkeyPatch, model: list[str]):

@@ -39,6 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # a folder that may not be written, a full disk
+        complain(error)
+        return 2
 
 
 def complain(error: Exception | str) -> None:
