@@ -71,7 +71,7 @@ def draw_curves(folder: Path, title: str) -> Path:
         values = [line[name] for line in lines]
         axes.plot(steps, values, color="tab:blue", alpha=0.35 if name == "loss" else 1.0, linewidth=1)
         if name == "loss":
-            axes.plot(steps, _smoothed(values), color="tab:blue", linewidth=1.5)
+            axes.plot(steps, smoothed(values), color="tab:blue", linewidth=1.5)
         axes.set_xlabel("step")
         axes.set_ylabel(name.replace("_", " "))
         axes.grid(alpha=0.3)
@@ -79,7 +79,8 @@ def draw_curves(folder: Path, title: str) -> Path:
     return folder / CURVES
 
 
-def _smoothed(values: list[float]) -> list[float]:
+def smoothed(values: list[float]) -> list[float]:
+    """Running mean of a noisy curve, `SMOOTHING` of it carried on at each point."""
     smoothed: list[float] = []
     for value in values:
         smoothed.append(value if not smoothed else SMOOTHING * smoothed[-1] + (1 - SMOOTHING) * value)
