@@ -67,7 +67,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     """
     if not (checkpoint / STATE).is_file():
         raise ValueError(f"{checkpoint}: no {STATE} here, so the run cannot go on from it; remove the folder")
-    return torch.load(checkpoint / STATE, weights_only=True)
+    return torch.load(checkpoint / STATE, map_location="cpu", weights_only=True)
 
 
 def _empty(folder: Path) -> Path:
