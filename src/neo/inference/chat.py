@@ -70,9 +70,8 @@ def load_model(
         raise ValueError(f"{folder}: no tokenizer.json here; a NEO needs its tokenizer beside its weights")
     try:
         processor = NeoProcessor.from_pretrained(folder, **pixels)
-        ids = {"image_token_id": processor.ids.image, "image_start_token_id": processor.ids.image_start}
-        ids |= {"image_end_token_id": processor.ids.image_end}
-        model = NeoForConditionalGeneration.from_pretrained(folder, dtype=chosen_dtype, **ids | config_overrides)
+        fields_given = processor.ids.config_fields() | config_overrides
+        model = NeoForConditionalGeneration.from_pretrained(folder, dtype=chosen_dtype, **fields_given)
     except (OSError, StrictDataclassError) as error:
         raise ValueError(f"{folder}: cannot be loaded ({' '.join(str(error).split())})") from error
     return ChatModel(model.to(chosen_device).eval().requires_grad_(False), processor, str(name))
@@ -187,7 +186,7 @@ class ChatModel:
         batch_size: int = 8,
         **options: Any,
     ) -> list[str]:
-        """Answer several questions at once: what `generate` answers to each alone.
+        """Answer several questions at once: what `generate` answers to each alone (below float32, up to rounding).
 
         Args:
             images: for each question a picture, a list of them or None; None for text alone.

@@ -44,9 +44,7 @@ def grow(llm: str | Path, pre_buffer_layers: int, output: str | Path, dtype: str
     tokenizer = _tokenizer(source)
     token_ids: dict[str, Any] = {}
     if tokenizer is not None:
-        ids = special_ids(tokenizer)
-        token_ids = {"image_token_id": ids.image, "image_start_token_id": ids.image_start}
-        token_ids["image_end_token_id"] = ids.image_end
+        token_ids = special_ids(tokenizer).config_fields()
     model = from_llm(source, pre_buffer_layers, dtype=DTYPES[dtype] if dtype else None, seed=seed, **token_ids)
     if tokenizer is not None:
         _make_room(model, len(tokenizer))

@@ -52,6 +52,14 @@ class SpecialIds(NamedTuple):
     im_start: int
     im_end: int
 
+    def config_fields(self) -> dict[str, Any]:
+        """Those that `NeoConfig` holds, by its names."""
+        return {
+            "image_token_id": self.image,
+            "image_start_token_id": self.image_start,
+            "image_end_token_id": self.image_end,
+        }
+
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> SpecialIds:
     """Look the ids up in the tokenizer.

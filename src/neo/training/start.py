@@ -56,7 +56,12 @@ def start(
         assert config.pre_buffer_layers is not None
         vision = _vision_of(folder) | config.vision
         model = from_llm(
-            folder, config.pre_buffer_layers, vision, dtype=torch.float32, seed=seed, **_token_ids(tokenizer)
+            folder,
+            config.pre_buffer_layers,
+            vision,
+            dtype=torch.float32,
+            seed=seed,
+            **special_ids(tokenizer).config_fields(),
         )
     else:
         sizes = preset(str(config.preset))
@@ -67,7 +72,7 @@ def start(
             text["extra_num_layers"] = 0
         tokenizer = train_tokenizer(_texts(mixture, config.tokenizer_samples), text["vocab_size"])
         try:
-            sizes = NeoConfig(text_config=text, vision_config=vision, **_token_ids(tokenizer))
+            sizes = NeoConfig(text_config=text, vision_config=vision, **special_ids(tokenizer).config_fields())
         except StrictDataclassError as error:
             raise ValueError(f"model.text or model.vision: {' '.join(str(error).split())}") from error
         model = _fresh(sizes, seed)
@@ -91,15 +96,6 @@ def _fresh(config: NeoConfig, seed: int) -> NeoForConditionalGeneration:
         for layer in model.model.language_model.layers:
             torch.nn.init.zeros_(layer.self_attn.k_proj_hw.weight)
     return model
-
-
-def _token_ids(tokenizer: Any) -> dict[str, Any]:
-    ids = special_ids(tokenizer)
-    return {
-        "image_token_id": ids.image,
-        "image_start_token_id": ids.image_start,
-        "image_end_token_id": ids.image_end,
-    }
 
 
 def _vision_of(folder: Path) -> dict[str, Any]:
