@@ -67,6 +67,8 @@ ANSWER = {"from": "gpt", "value": "yes"}
         ({"conversations": [{"from": "human", "value": "hi"}]}, ["nothing to learn"]),
         ({"image": 7, "conversations": [ANSWER]}, ["'image'", "a path or a list of paths"]),
         ({"images": [1], "conversations": [ANSWER]}, ["'images'"]),
+        ({"image": "a", "images": ["b"], "conversations": [ANSWER]}, ["both 'image' and 'images'"]),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, ["messages[0].role", "['user']"]),
         (
             {"image": "a", "conversations": [{"from": "human", "value": "<image><image>"}, ANSWER]},
             ["hold 2 <image>", "gives 1 pictures"],

@@ -74,7 +74,7 @@ def _message(turn: Any, where: str, folder: Path) -> dict[str, Any]:
     role_field = "from" if "from" in turn else "role"
     text_field = "value" if "value" in turn else "content"
     role = turn.get(role_field)
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise ValueError(f"{where}.{role_field} must be one of {', '.join(ROLES)}, not {role!r}")
     content = turn.get(text_field)
     if isinstance(content, list):
@@ -96,6 +96,8 @@ def _part(part: Any, where: str, folder: Path) -> dict[str, Any]:
 
 def _images(data: Mapping[str, Any], where: str, folder: Path) -> list[str]:
     field = "images" if "images" in data else "image"
+    if {"image", "images"} <= data.keys():
+        raise ValueError(f"{where}: the record has both 'image' and 'images'; put all its pictures under one of them")
     value = data.get(field)
     paths = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
