@@ -17,6 +17,7 @@ TINY = [
     "--data.max_bad_fraction=0.5",
     "--data.workers=0",
     "--compile=false",
+    "--device=cpu",
 ]
 TINY_MODEL = [
     "--model.tokenizer_samples=300",

@@ -108,24 +108,19 @@ class Trainer:
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[speed]:,.0f} tokens/s"),
+            TextColumn("{task.fields[news]}"),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=Console(stderr=True)) as progress:
-            task = progress.add_task(config.stage, total=config.steps, completed=self.step, loss=float("nan"), speed=0)
+            task = progress.add_task(config.stage, total=config.steps, completed=self.step, news="")
             for line in self._steps(iter(self.loader)):
                 progress.update(task, completed=self.step)
                 if line:
                     metrics.add(line)
-                    progress.update(task, loss=line["loss"], speed=line["tokens_per_second"])
+                    news = f"loss {line['loss']:.4f}  {line['tokens_per_second']:,.0f} tokens/s"
+                    progress.update(task, news=news)
                     if not progress.console.is_terminal:
-                        logger.info(
-                            "step %d/%d  loss %.4f  %.0f tokens/s",
-                            self.step,
-                            config.steps,
-                            line["loss"],
-                            line["tokens_per_second"],
-                        )
+                        logger.info("step %d/%d  %s", self.step, config.steps, news)
                 if self.step % config.save_every == 0 and self.step < config.steps:
                     self._save()
                     draw_curves(self.output_dir, f"stage {config.stage}")
