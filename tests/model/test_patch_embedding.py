@@ -3,8 +3,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from neo.model.config import NeoVisionConfig
-from neo.model.patch_embedding import PatchEmbedding
+from neo.model.config import NeoVisionConfig, preset
+from neo.model.neo import NeoForConditionalGeneration
+from neo.model.patch_embedding import CONTRAST, FILTER_STD, PatchEmbedding
 from neo.model.rope import rotate_patches
 
 
@@ -55,3 +56,16 @@ def test_patches_and_grids_that_disagree(embedding: PatchEmbedding) -> None:
 def test_odd_grids(embedding: PatchEmbedding) -> None:
     with pytest.raises(ValueError, match=r"multiples of 2 .*\[\[3, 4\]\]"):
         embedding(torch.zeros(12, 768), torch.tensor([[3, 4]]))
+
+
+def test_fresh_filters_are_smooth_patterns() -> None:
+    """Three in four have no mean and are stronger; none is white noise. Loading does not draw anew (see test_checkpoint)."""
+    torch.manual_seed(0)
+    config = preset("demo")
+    weight = NeoForConditionalGeneration(config).model.vision_model.patch_embedding.weight.detach()
+    strong, weak = weight[: 3 * len(weight) // 4], weight[3 * len(weight) // 4 :]
+    assert strong.mean((2, 3)).abs().max() < 1e-6
+    assert torch.allclose(strong.flatten(1).square().mean(1).sqrt(), torch.tensor(FILTER_STD * CONTRAST))
+    assert torch.allclose(weak.flatten(1).square().mean(1).sqrt(), torch.tensor(FILTER_STD))
+    steps = (weight[..., 1:] - weight[..., :-1]).square().mean() / weight.square().mean()
+    assert steps < 0.25  # 2 for white noise

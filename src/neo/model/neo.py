@@ -31,7 +31,7 @@ from neo.model.config import NeoConfig, NeoTextConfig
 from neo.model.generation import NeoGenerationMixin
 from neo.model.loss import next_token_loss
 from neo.model.masks import AttentionMask
-from neo.model.patch_embedding import PatchEmbedding
+from neo.model.patch_embedding import PatchConvolution, PatchEmbedding
 from neo.model.positions import TEXT, documents_of, grid_hw, number_images, thw_positions
 from neo.model.rope import Rotary, native_rotary, rotate_halves
 
@@ -133,7 +133,9 @@ class NeoPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d):
+        if isinstance(module, PatchConvolution):
+            module.start_smooth()
+        elif isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d):
             nn.init.normal_(module.weight, std=self.config.get_text_config().initializer_range)
         if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -7,10 +7,40 @@ the sake of their published weight shapes.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import initialization as init
 
 from neo.model.config import NeoVisionConfig
 from neo.model.positions import grid_rows_and_columns
 from neo.model.rope import rotate_patches
+
+FREQUENCIES = 6
+"""Cosines along each side that the fresh filters are mixed from."""
+FILTER_STD = 0.02
+"""Root mean square of a fresh filter's weights."""
+CONTRAST = 5.0
+"""How much stronger the fresh filters without a mean are; measured in docs/experiments.md."""
+
+
+class PatchConvolution(nn.Conv2d):
+    """Pixels to channels, patch by patch."""
+
+    @torch.no_grad()
+    def start_smooth(self) -> None:
+        """Draw fresh filters as smooth patterns, so that edges and colours come through from the first step.
+
+        Filters of white noise answer mostly to a patch's mean colour and hardly to the shapes in it. These are random
+        mixtures of low-frequency cosines; three in four have no mean and are `CONTRAST` times as strong.
+        """
+        channels_out, channels_in, side, _ = self.weight.shape
+        k = torch.arange(min(FREQUENCIES, side))
+        waves = torch.cos(torch.pi / side * (torch.arange(side) + 0.5) * k[:, None])
+        mixture = torch.randn(channels_out, channels_in, len(k), len(k)) / (1 + k[:, None] + k)
+        without_mean = 3 * channels_out // 4
+        mixture[:without_mean, :, 0, 0] = 0
+        patterns = torch.einsum("oifg,fy,gx->oiyx", mixture, waves, waves)
+        patterns *= FILTER_STD * patterns[0].numel() ** 0.5 / patterns.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        patterns[:without_mean] *= CONTRAST
+        init.copy_(self.weight, patterns)
 
 
 class PatchEmbedding(nn.Module):
@@ -21,7 +51,7 @@ class PatchEmbedding(nn.Module):
         self.config = config
         self.merge = config.merge_size
         patch, width = config.patch_size, int(config.llm_hidden_size)  # type: ignore[arg-type]
-        self.patch_embedding = nn.Conv2d(config.num_channels, config.hidden_size, patch, stride=patch)
+        self.patch_embedding = PatchConvolution(config.num_channels, config.hidden_size, patch, stride=patch)
         self.dense_embedding = nn.Conv2d(config.hidden_size, width, self.merge, stride=self.merge)
 
     def forward(self, pixel_values: Tensor, image_grid_hw: Tensor) -> Tensor:
