@@ -59,7 +59,7 @@ def test_odd_grids(embedding: PatchEmbedding) -> None:
 
 
 def test_fresh_filters_are_smooth_patterns() -> None:
-    """Three in four have no mean and are stronger; none is white noise. Loading does not draw anew (see test_checkpoint)."""
+    """Three in four have no mean and are stronger; none is white noise."""
     torch.manual_seed(0)
     config = preset("demo")
     weight = NeoForConditionalGeneration(config).model.vision_model.patch_embedding.weight.detach()

@@ -31,7 +31,7 @@ Candidate = tuple[Turn, frozenset[Fact]]
 def scene_for(rng: np.random.Generator, kind: str) -> Scene:
     """A scene in which a question of this kind makes sense."""
     if kind in ("color", "shape"):
-        return single(rng) if chance(rng, 0.55) else few(rng)
+        return single(rng) if chance(rng, 0.8) else few(rng)
     if kind == "count":
         return crowd(rng)
     if kind == "position":
@@ -39,7 +39,7 @@ def scene_for(rng: np.random.Generator, kind: str) -> Scene:
     if kind == "exist":
         return few(rng, low=1)
     choice = rng.random()
-    return single(rng) if choice < 0.35 else pair(rng, distinct=chance(rng, 0.8)) if choice < 0.8 else crowd(rng, 0.2)
+    return single(rng) if choice < 0.5 else pair(rng, distinct=chance(rng, 0.8)) if choice < 0.8 else crowd(rng, 0.2)
 
 
 def scene_turns(rng: np.random.Generator, scene: Scene, kind: str, plain: bool) -> list[Candidate]:
