@@ -336,10 +336,10 @@ def info(options: Namespace) -> int:
 
 def init(options: Namespace) -> int:
     """`neo init`"""
-    from neo.inference.grow import grow
+    from neo.training.grow import grow_folder
 
     _still_transformers()
-    output = grow(options.llm, options.pre_buffer_layers, options.output, options.dtype, options.seed)
+    output = grow_folder(options.llm, options.pre_buffer_layers, options.output, options.dtype, options.seed)
     say(str(output))
     return 0
 

@@ -22,14 +22,13 @@ from neo.inference import names
 from neo.inference.decoding import Memory, count_steps, generate_tokens, text_pieces, to_text
 from neo.inference.sampling import Sampling
 from neo.model.config import NeoConfig
-from neo.model.device import choose_device
+from neo.model.device import DTYPES, choose_device
 from neo.model.neo import NeoForConditionalGeneration
 from neo.processing.chat import PLACEHOLDER
 from neo.processing.image import NeoImageProcessor, smart_resize
 from neo.processing.picture import MAX_ASPECT_RATIO, load_image
 from neo.processing.processor import Encoded, NeoProcessor
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 DEFAULT_NEW_TOKENS = 512
 TILES = 6
 """Most pieces that `tile=True` cuts a very large picture into, besides an overview of it."""

@@ -1,6 +1,9 @@
-"""Where a network computes."""
+"""Where a network computes, and with what numbers."""
 
 import torch
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Short names of the dtypes that weights come in."""
 
 
 def choose_device(device: str | torch.device) -> torch.device:

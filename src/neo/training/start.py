@@ -6,16 +6,14 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer
 
 from neo.data.mixture import Mixture
 from neo.model.config import NeoConfig, preset
-from neo.model.from_llm import from_llm
 from neo.model.neo import NeoForConditionalGeneration
-from neo.processing.image import NeoImageProcessor
 from neo.processing.processor import NeoProcessor
-from neo.processing.tokenizer import add_special_tokens, special_ids, train_tokenizer
+from neo.processing.tokenizer import special_ids, train_tokenizer
 from neo.training.config import ModelConfig
+from neo.training.grow import grow, make_processor
 
 
 def load(path: str | Path) -> tuple[NeoForConditionalGeneration, NeoProcessor]:
@@ -46,45 +44,32 @@ def start(
     """
     if config.path:
         return load(config.path)
-    tokenizer: Any
     if config.from_llm:
-        folder = Path(config.from_llm)
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"{folder}: no language model here to grow from; did the stage before it finish?")
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        add_special_tokens(tokenizer)
-        assert config.pre_buffer_layers is not None
-        vision = _vision_of(folder) | config.vision
-        model = from_llm(
-            folder,
-            config.pre_buffer_layers,
-            vision,
-            dtype=torch.float32,
-            seed=seed,
-            **special_ids(tokenizer).config_fields(),
-        )
-    else:
-        sizes = preset(str(config.preset))
-        text = sizes.text_config.to_dict() | config.text  # type: ignore[union-attr]
-        vision = sizes.vision_config.to_dict() | config.vision | {"llm_hidden_size": text["hidden_size"]}  # type: ignore[union-attr]
-        if stage == "llm":
-            text["num_hidden_layers"] -= text["extra_num_layers"]
-            text["extra_num_layers"] = 0
-        tokenizer = train_tokenizer(_texts(mixture, config.tokenizer_samples), text["vocab_size"])
-        try:
-            sizes = NeoConfig(text_config=text, vision_config=vision, **special_ids(tokenizer).config_fields())
-        except StrictDataclassError as error:
-            raise ValueError(f"model.text or model.vision: {' '.join(str(error).split())}") from error
-        model = _fresh(sizes, seed)
-    if len(tokenizer) > model.config.text_config.vocab_size:
-        raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens but the model's embedding only "
-            f"{model.config.text_config.vocab_size} rows"
-        )
-    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    images = NeoImageProcessor.from_vision_config(model.config.vision_config.to_dict())
-    return model, NeoProcessor(images, tokenizer)
+        return _grown(Path(config.from_llm), config, seed)
+    sizes = preset(str(config.preset))
+    text = sizes.text_config.to_dict() | config.text  # type: ignore[union-attr]
+    vision = sizes.vision_config.to_dict() | config.vision | {"llm_hidden_size": text["hidden_size"]}  # type: ignore[union-attr]
+    if stage == "llm":
+        text["num_hidden_layers"] -= text["extra_num_layers"]
+        text["extra_num_layers"] = 0
+    tokenizer = train_tokenizer(_texts(mixture, config.tokenizer_samples), text["vocab_size"])
+    try:
+        sizes = NeoConfig(text_config=text, vision_config=vision, **special_ids(tokenizer).config_fields())
+    except StrictDataclassError as error:
+        raise ValueError(f"model.text or model.vision: {' '.join(str(error).split())}") from error
+    model = _fresh(sizes, seed)
+    return model, make_processor(model, tokenizer)
+
+
+def _grown(folder: Path, config: ModelConfig, seed: int) -> tuple[NeoForConditionalGeneration, NeoProcessor]:
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: no language model here to grow from; did the stage before it finish?")
+    assert config.pre_buffer_layers is not None
+    vision = _vision_of(folder) | config.vision
+    model, processor = grow(folder, config.pre_buffer_layers, vision, torch.float32, seed)
+    if processor is None:
+        raise ValueError(f"{folder}: no tokenizer here; training needs it beside the weights")
+    return model, processor
 
 
 def _fresh(config: NeoConfig, seed: int) -> NeoForConditionalGeneration:

@@ -1,4 +1,4 @@
-"""What `neo init` does: a language model's folder to the folder of a NEO that is still to be trained."""
+"""Growing a NEO, processor included, from a language model: what stage pt starts from and `neo init` writes."""
 
 import logging
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from neo.inference.chat import DTYPES
+from neo.model.device import DTYPES
 from neo.model.from_llm import from_llm
 from neo.model.neo import NeoForConditionalGeneration
 from neo.processing.image import NeoImageProcessor
@@ -17,8 +17,14 @@ from neo.processing.tokenizer import IM_END_TOKEN, add_special_tokens, special_i
 logger = logging.getLogger(__name__)
 
 
-def grow(llm: str | Path, pre_buffer_layers: int, output: str | Path, dtype: str | None = None, seed: int = 0) -> Path:
-    """Grow a NEO from a Qwen3 and save it in the published layout, with its processor.
+def grow(
+    llm: str | Path,
+    pre_buffer_layers: int,
+    vision: dict[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+    seed: int = 0,
+) -> tuple[NeoForConditionalGeneration, NeoProcessor | None]:
+    """A NEO grown from a language model, and its processor.
 
     The picture tokens are added to the language model's tokenizer; where the embedding has too few rows for
     them, the new rows (and the head's) are the mean of the others.
@@ -26,35 +32,61 @@ def grow(llm: str | Path, pre_buffer_layers: int, output: str | Path, dtype: str
     Args:
         llm: folder of the language model, best with its tokenizer.
         pre_buffer_layers: fresh layers to put in front.
+        vision: fields of `NeoVisionConfig`; the published ones unless given.
+        dtype: the language model's unless given.
+        seed: of the fresh weights.
+
+    Returns:
+        The model and its processor, None where the folder has no tokenizer.
+
+    Raises:
+        ValueError: the language model is not whole or no Qwen3.
+    """
+    folder = Path(llm).expanduser()
+    tokenizer = _tokenizer(folder)
+    token_ids = special_ids(tokenizer).config_fields() if tokenizer is not None else {}
+    model = from_llm(folder, pre_buffer_layers, vision, dtype=dtype, seed=seed, **token_ids)
+    if tokenizer is None:
+        return model, None
+    _make_room(model, len(tokenizer))
+    return model, make_processor(model, tokenizer)
+
+
+def make_processor(model: NeoForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> NeoProcessor:
+    """The processor of a new model, whose answers then end where the chat format ends a turn."""
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(IM_END_TOKEN)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return NeoProcessor(NeoImageProcessor.from_vision_config(model.config.vision_config.to_dict()), tokenizer)
+
+
+def grow_folder(
+    llm: str | Path, pre_buffer_layers: int, output: str | Path, dtype: str | None = None, seed: int = 0
+) -> Path:
+    """Grow a NEO and save it in the published layout.
+
+    Args:
+        llm: see `grow`.
+        pre_buffer_layers: see `grow`.
         output: folder to write, new or empty.
         dtype: "fp32", "bf16" or "fp16"; the language model's unless given.
-        seed: of the fresh weights.
+        seed: see `grow`.
 
     Returns:
         The folder written.
 
     Raises:
-        ValueError: the language model is not whole or no Qwen3, or the output folder is not free.
+        ValueError: as `grow`, or the output folder is not free.
     """
-    source, target = Path(llm).expanduser(), Path(output).expanduser()
+    target = Path(output).expanduser()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target}: there is something here already; give a new or empty folder as output")
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} must be one of {', '.join(DTYPES)}")
-    tokenizer = _tokenizer(source)
-    token_ids: dict[str, Any] = {}
-    if tokenizer is not None:
-        token_ids = special_ids(tokenizer).config_fields()
-    model = from_llm(source, pre_buffer_layers, dtype=DTYPES[dtype] if dtype else None, seed=seed, **token_ids)
-    if tokenizer is not None:
-        _make_room(model, len(tokenizer))
-        model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(IM_END_TOKEN)
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model, processor = grow(llm, pre_buffer_layers, dtype=DTYPES[dtype] if dtype else None, seed=seed)
     try:
         model.save_pretrained(target)
-        if tokenizer is not None:
-            images = NeoImageProcessor.from_vision_config(model.config.vision_config.to_dict())
-            NeoProcessor(images, tokenizer).save_pretrained(target)
+        if processor is not None:
+            processor.save_pretrained(target)
     except OSError as error:
         raise ValueError(f"{target}: cannot be written ({error.strerror or error})") from error
     return target
