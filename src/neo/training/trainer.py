@@ -103,6 +103,8 @@ class Trainer:
         """Train to the last step; see `train`."""
         config = self.config
         (self.output_dir / "recipe.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
+        if self.step >= config.steps:
+            logger.info("%s is at step %d of %d already: nothing to train", self.output_dir, self.step, config.steps)
         metrics = Metrics(self.output_dir, self.step)
         columns = (
             TextColumn("[bold]{task.description}"),
