@@ -265,7 +265,7 @@ def test_fresh_weights_follow_the_configuration(small_config: NeoConfig) -> None
             assert parameter.eq(0).all(), name
         elif parameter.dim() == 1:
             assert parameter.eq(1).all(), name
-        else:
+        elif not name.endswith("vision_model.patch_embedding.weight"):  # smooth patterns, see test_patch_embedding
             assert parameter.std().item() == pytest.approx(0.02, rel=0.15), name
 
 
