@@ -7,8 +7,8 @@ Queries and keys are [T | H | W], 2 * head_dim wide; values are head_dim wide. T
   dense boolean mask where the segments are so short that calling the kernel for each would cost more.
 - `flex_attention`: FlexAttention over a block mask; compiled on a GPU.
 
-Fused kernels want values as wide as keys: `padded_sdpa` fills them with zeros, which is exact and was 1.5 to 3 times
-faster on CPU than the unfused path.
+Fused kernels want values as wide as keys: `padded_sdpa` fills them with zeros, which is exact and on CPU
+several times faster than the unfused path (benchmarks/attention.py).
 
 Shapes: B batch, H query heads, K key heads, L tokens, D head_dim, E = 2 * head_dim.
 """
@@ -28,7 +28,7 @@ BACKENDS = ("eager", "sdpa", "flex_attention")
 MASK_ROWS = 256
 """Queries per mask block where a run of words continues a prefix: bounds the mask to MASK_ROWS x L_k booleans."""
 SEGMENT_COST = 40_000
-"""What calling the kernel once costs, in query-key pairs; measured by benchmarks/attention.py."""
+"""What calling the kernel once costs, in query-key pairs: an estimate, which benchmarks/attention.py can check."""
 
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
