@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from neo.data.config import DataConfig, at_least
 from neo.model.config import NeoTextConfig, NeoVisionConfig
 
 STAGES = ("llm", "pt", "mt", "sft")
@@ -61,59 +62,11 @@ class ModelConfig:
 
 
 @dataclass
-class SourceConfig:
-    """One source of records."""
-
-    kind: Literal["json", "synthetic", "corpus"]
-    """A JSON or JSONL file, drawn pictures, or plain texts for a language model."""
-    weight: float = 1.0
-    """Share of the samples, relative to the other sources."""
-    path: str | None = None
-    """The file (kind json)."""
-    families: dict[str, float] | None = None
-    """Weight of each family; all of them by default (kind synthetic)."""
-    seed: int = 0
-    """Which stream is drawn (kinds synthetic and corpus)."""
-    size: int = 10_000_000
-    """Samples before the source repeats itself (kinds synthetic and corpus)."""
-
-    def __post_init__(self) -> None:
-        if (self.kind == "json") != (self.path is not None):
-            raise ValueError(
-                f"a source of kind {self.kind!r} has path={self.path!r}: kind json needs one, no other does"
-            )
-        if self.families is not None and self.kind != "synthetic":
-            raise ValueError(f"a source of kind {self.kind!r} has no families; only kind synthetic does")
-
-
-@dataclass
-class DataConfig:
-    """What is learned from and how it is laid out."""
-
-    sources: dict[str, SourceConfig]
-    """Sources by name."""
-    row_length: int = 512
-    """Tokens of a packed row; longer samples are left out."""
-    rows_per_batch: int = 8
-    """Rows of one step."""
-    lookahead: int = 4
-    """Batches worth of samples that rows are chosen from."""
-    max_bad_fraction: float = 0.01
-    """Share of samples that may be too long or unreadable before the run stops."""
-    workers: int = 1
-    """Processes that draw and encode ahead; 0 does it in the training process."""
-
-    def __post_init__(self) -> None:
-        if not self.sources:
-            raise ValueError("data.sources is empty; name at least one source")
-        _at_least(self, 1, "row_length", "rows_per_batch", "lookahead")
-        _at_least(self, 0, "workers", "max_bad_fraction")
-
-
-@dataclass
 class OptimizerConfig:
-    """AdamW and its learning rate: linear warm-up, then a cosine."""
+    """The optimiser and its learning rate: linear warm-up, then a cosine."""
 
+    name: Literal["adamw", "muon"] = "adamw"
+    """AdamW for all, or Muon for the matrices of the layers and AdamW for the rest."""
     learning_rate: float = 8e-4
     """Peak."""
     min_fraction: float = 0.05
@@ -132,7 +85,7 @@ class OptimizerConfig:
     """Largest norm of the whole gradient."""
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "learning_rate", "warmup_steps", "eps", "weight_decay", "min_fraction", "beta1", "beta2")
+        at_least(self, 0, "learning_rate", "warmup_steps", "eps", "weight_decay", "min_fraction", "beta1", "beta2")
         if self.min_fraction > 1:
             raise ValueError(f"optimizer.min_fraction={self.min_fraction} must not be above 1")
         if self.clip <= 0:
@@ -179,9 +132,9 @@ class TrainConfig:
     """Go on from the newest checkpoint in output_dir; false refuses a folder that has one."""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "steps", "save_every", "keep", "log_every")
+        at_least(self, 1, "steps", "save_every", "keep", "log_every")
         if self.threads is not None:
-            _at_least(self, 1, "threads")
+            at_least(self, 1, "threads")
         if self.optimizer.warmup_steps > self.steps:
             raise ValueError(f"optimizer.warmup_steps={self.optimizer.warmup_steps} is above steps={self.steps}")
         if self.stage == "llm" and self.model.from_llm:
@@ -261,9 +214,3 @@ def _check_names(kind: Any, values: Any, where: str) -> None:
     missing = [f.name for f in fields(kind) if f.name not in values and f.default is f.default_factory]
     if missing:
         raise ValueError(f"{where}{missing[0]} is missing; every run needs it")
-
-
-def _at_least(config: Any, least: int, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) >= least:
-            raise ValueError(f"{name}={getattr(config, name)} must be at least {least}")

@@ -12,6 +12,7 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from neo.data.config import DataConfig, SourceConfig
 from neo.data.loader import Batch, PackedLoader
 from neo.data.mixture import Mixture
 from neo.data.packing import Packer
@@ -19,9 +20,9 @@ from neo.data.sources import CorpusSource, JsonSource, Source, SyntheticSource
 from neo.model.device import choose_device
 from neo.model.loss import document_loss_weights
 from neo.training import checkpoint, start
-from neo.training.config import DataConfig, SourceConfig, TrainConfig
+from neo.training.config import TrainConfig
 from neo.training.metrics import Metrics, draw_curves
-from neo.training.optimizer import build_optimizer, learning_rate
+from neo.training.optimizer import build_optimizers, learning_rate
 from neo.training.stages import choose_trained
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,8 @@ class Trainer:
         self.model.to(self.device)
         trained = choose_trained(self.model, config.stage)
         self.parameters = [parameter for parameters in trained.values() for parameter in parameters]
-        self.optimizer = build_optimizer(self.parameters, config.optimizer)
+        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        self.optimizers = build_optimizers(named, config.optimizer)
         packer = Packer(data.row_length, data.rows_per_batch, data.lookahead, data.max_bad_fraction)
         pad = self.processor.tokenizer.pad_token_id or 0
         self.loader = PackedLoader(mixture, self.processor, packer, data.workers, pad)
@@ -173,10 +175,11 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip)
         if not torch.isfinite(norm):
             raise ValueError(self._not_finite("gradient", batch))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         return loss.item(), norm.item()
 
     def _loss(self, batch: Batch) -> torch.Tensor:
@@ -195,7 +198,7 @@ class Trainer:
         state = {
             "step": self.step,
             "stream": self._stream(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "data": self.loader.state_dict(),
             "random": torch.get_rng_state(),
         }
@@ -224,7 +227,8 @@ class Trainer:
                     "use another output_dir, or the recipe as it was (recipe.yaml)"
                 )
         self.step = state["step"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved_state in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved_state)
         self.loader.load_state_dict(state["data"])
         torch.set_rng_state(state["random"])
         logger.info("going on from %s", saved)

@@ -1,0 +1,91 @@
+"""The `neo` command: parses and calls. Answers go to stdout, everything else to stderr.
+
+Bad input is one sentence on stderr and exit code 2. torch is imported only by the commands that need it, so
+that help comes at once.
+"""
+
+import os
+import re
+import sys
+from argparse import ArgumentError
+from collections.abc import Callable
+
+from jsonargparse import Namespace
+
+from neo.cli.ask import ask, ask_parser, chat, chat_parser, words_last
+from neo.cli.console import complain, make_parser, quiet_libraries
+from neo.cli.info import info, info_parser, init, init_parser
+from neo.cli.train import train, train_parser
+from neo.version import __version__
+
+COMMANDS: dict[str, Callable[[Namespace], int]] = {
+    "ask": ask,
+    "chat": chat,
+    "info": info,
+    "init": init,
+    "train": train,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        options = parse(sys.argv[1:] if argv is None else argv)
+        quiet_libraries()
+        return COMMANDS[options.command](options[options.command])
+    except ArgumentError as error:
+        complain(f"{_plainly(str(error))} (neo --help and neo COMMAND --help list what there is)")
+        return 2
+    except ValueError as error:
+        complain(error)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:  # a folder that may not be written, a full disk
+        complain(error)
+        return 2
+
+
+def _plainly(complaint: str) -> str:
+    """The argument parser's words for people."""
+    wrong = re.match(r"Parser key \"(\w+)\":\s+Expected a <class '(\w+)'>\. Got value: (.*)", complaint)
+    if wrong:
+        kind = {"int": "a whole number", "float": "a number"}.get(wrong[2], wrong[2])
+        return f"--{wrong[1].replace('_', '-')} must be {kind}, not {wrong[3]!r}"
+    missing = {"ask.words": "neo ask needs a question", "train.recipe": "neo train needs a recipe"}
+    return missing.get(complaint.rpartition(": ")[2], complaint)
+
+
+def parse(words: list[str]) -> Namespace:
+    """The command and its options.
+
+    Raises:
+        ArgumentError, ValueError: they make no sense; the message says why.
+    """
+    parser = make_parser(
+        "", "NEO, a vision-language model: ask about pictures, train your own.", "[--version] COMMAND ..."
+    )
+    parser.add_argument("--version", action="version", version=f"neo {__version__}", help="show the version")
+    commands = parser.add_subcommands(required=True, dest="command", metavar="COMMAND")
+    ask = ask_parser()
+    commands.add_subcommand("ask", ask, help="ask a question about pictures")
+    commands.add_subcommand("chat", chat_parser(), help="talk about pictures")
+    commands.add_subcommand("info", info_parser(), help="what a model is and costs")
+    commands.add_subcommand("init", init_parser(), help="grow a NEO from a language model")
+    commands.add_subcommand("train", train_parser(), help="run a training recipe")
+    if not words:
+        raise ValueError("which command? ask, chat, info, init or train; neo --help explains them")
+    if words[0] == "ask":
+        words = ["ask", *words_last(words[1:], ask)]
+    overrides: list[str] = []
+    if words[0] == "train" and words[1:] and not words[1].startswith("-"):
+        words, overrides = words[:2], words[2:]
+        if {"-h", "--help"} & set(overrides):
+            words = ["train", "--help"]
+    options = parser.parse_args(words)
+    if overrides:
+        options["train.overrides"] = overrides
+    return options

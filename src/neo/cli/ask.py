@@ -1,0 +1,197 @@
+"""`neo ask` and `neo chat`."""
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from neo.cli.console import complain, make_parser, quiet_transformers, say
+
+CHAT_HELP = """\
+/image PATH  show a picture with the next question; several times for several
+/reset       begin anew
+/help        these lines
+/quit        end (so does the end of input)"""
+
+
+def ask_parser() -> ArgumentParser:
+    parser = make_parser(
+        "ask",
+        "Ask one question, about pictures or about nothing but itself. The answer alone goes to stdout.\n\n"
+        "  neo ask photo.jpg 'What color is the circle?'\n"
+        "  neo ask before.png after.png 'What has changed?' --model NEO-2B-SFT\n"
+        "  neo ask 'Who are you?'\n"
+        "  cat photo.jpg | neo ask - 'What is this?'\n"
+        "  cat question.txt | neo ask photo.jpg -\n\n"
+        "The last word is the question and those before it are pictures. A '-' before the last is a picture\n"
+        "read from stdin; a '-' in the last place is the question read from stdin.",
+        "[options] [PICTURE ...] QUESTION",
+    )
+    parser.add_argument("words", nargs="+", metavar="PICTURE, QUESTION", help="pictures and, last, the question")
+    _add_model_options(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object: model, images, question, answer ...")
+    parser.add_argument("--stream", action="store_true", help="write the answer as it is said")
+    return parser
+
+
+def chat_parser() -> ArgumentParser:
+    parser = make_parser(
+        "chat",
+        "Talk about pictures. Reads a line for each turn, from the keyboard or a pipe, until its end.\n\n"
+        "  neo chat photo.jpg\n\n" + CHAT_HELP,
+        "[options] [PICTURE]",
+    )
+    parser.add_argument("picture", nargs="?", metavar="PICTURE", help="shown with the first question")
+    _add_model_options(parser)
+    return parser
+
+
+def _add_model_options(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", default="neo-demo", help="neo-demo, NEO-2B-SFT and the like, a hub id or a folder")
+    add("--max-new-tokens", type=int, help="most tokens of an answer; 512 unless given")
+    add(
+        "--temperature",
+        type=float,
+        default=0.0,
+        help="0: always the likeliest token; 1: the model's own spread",
+    )
+    add("--top-p", type=float, default=1.0, help="sample among the likeliest tokens that together reach this")
+    add("--top-k", type=int, help="sample among so many likeliest tokens")
+    add("--seed", type=int, help="same seed, same answer at a temperature above 0")
+    add("--system", help="system prompt")
+    add("--tile", action="store_true", help="cut very large pictures into tiles: up to 7 times the tokens")
+    add("--dtype", default="auto", help="fp32, bf16, fp16, or auto: the checkpoint's")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto: the best there is")
+    add("--download", action="store_true", help="fetch the model from the Hugging Face hub if it is not here")
+
+
+def words_last(words: list[str], parser: ArgumentParser) -> list[str]:
+    """Options first, so that they may stand between pictures and question."""
+    with_value = {name for action in parser._actions if action.nargs != 0 for name in action.option_strings}
+    options: list[str] = []
+    others: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word == "--":
+            others += rest
+        elif word.startswith("--") or word == "-h":
+            options.append(word)
+            if word in with_value:
+                options += itertools.islice(rest, 1)
+        else:
+            others.append(word)
+    return [*options, *(["--", *others] if others else [])]
+
+
+def ask(options: Namespace) -> int:
+    """`neo ask`"""
+    if options.json and options.stream:
+        raise ValueError("--json writes one object at the end and --stream writes as it goes; choose one")
+    *sources, question = options.words
+    if question == "-":
+        if "-" in sources:
+            raise ValueError("stdin can be a picture or the question, not both: only one word may be '-'")
+        question = sys.stdin.read().strip()
+    elif _is_file(question):
+        raise ValueError(f"{question} is a file where the question should be: neo ask [PICTURE ...] QUESTION")
+    if not question.strip() and not sources:
+        raise ValueError("the question is empty: neo ask [PICTURE ...] QUESTION")
+    pictures = _open_pictures(sources)
+    model = _load(options)
+    about = {"image": pictures or None, "text": question, "system": options.system, "tile": options.tile}
+    if options.stream:
+        for piece in model.stream(**about, **_sampling(options)):
+            say(piece, end="")
+        say("")
+        return 0
+    start = time.perf_counter()
+    answer = model.answer(**about, **_sampling(options))
+    seconds = round(time.perf_counter() - start, 3)
+    if options.json:
+        fields = {"model": options.model, "images": sources, "question": question, "answer": answer.text}
+        say(json.dumps({**fields, "new_tokens": answer.new_tokens, "seconds": seconds}, ensure_ascii=False))
+    else:
+        say(answer.text)
+    return 0
+
+
+def chat(options: Namespace) -> int:
+    """`neo chat`"""
+    from neo.processing.picture import load_image
+
+    waiting = [load_image(options.picture)] if options.picture else []
+    talk = _load(options).start_chat(options.system, options.tile)
+    sampling = _sampling(options)
+    typed = sys.stdin.isatty()
+    failed = False
+    if typed:
+        sys.stderr.write(f"Ask {options.model} something.\n{CHAT_HELP}\n")
+    for line in _lines(typed):
+        command, _, argument = line.partition(" ")
+        try:
+            if command in ("/quit", "/exit"):
+                break
+            if command == "/image":
+                waiting.append(load_image(argument.strip().strip("'\"")))
+            elif command == "/reset":
+                talk.reset()
+                waiting = []
+            elif command == "/help":
+                sys.stderr.write(CHAT_HELP + "\n")
+            elif command.startswith("/"):
+                raise ValueError(f"there is no command {command}: /image, /reset, /help and /quit are")
+            else:
+                for piece in talk.stream(line, waiting or None, **sampling):
+                    say(piece, end="")
+                say("")
+                waiting = []
+        except ValueError as error:  # in a conversation the next line may do better
+            complain(error)
+            failed = True
+    return 2 if failed and not typed else 0
+
+
+def _lines(typed: bool) -> Iterator[str]:
+    while True:
+        try:
+            line = input("> ") if typed else sys.stdin.readline()
+        except EOFError:
+            return
+        if not line and not typed:
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def _load(options: Namespace) -> Any:
+    from neo.inference.chat import load_model
+
+    quiet_transformers()
+    return load_model(options.model, dtype=options.dtype, device=options.device, download=options.download)
+
+
+def _sampling(options: Namespace) -> dict[str, Any]:
+    names = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
+    return {name: options[name] for name in names}
+
+
+def _is_file(word: str) -> bool:
+    try:
+        return Path(word).is_file()
+    except OSError:  # too long for a file name
+        return False
+
+
+def _open_pictures(sources: list[str]) -> list[Any]:
+    """Pictures of paths, and of stdin for '-'; opened before any model is loaded."""
+    from neo.processing.picture import load_image
+
+    if sources.count("-") > 1:
+        raise ValueError("stdin holds one picture: only one word may be '-'")
+    return [load_image(sys.stdin.buffer.read(), "stdin") if one == "-" else load_image(one) for one in sources]

@@ -1,0 +1,61 @@
+"""What a run learns from: the fields of a recipe's `data`."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass
+class SourceConfig:
+    """One source of records."""
+
+    kind: Literal["json", "synthetic", "corpus"]
+    """A JSON or JSONL file, drawn pictures, or plain texts for a language model."""
+    weight: float = 1.0
+    """Share of the samples, relative to the other sources."""
+    path: str | None = None
+    """The file (kind json)."""
+    families: dict[str, float] | None = None
+    """Weight of each family; all of them by default (kind synthetic)."""
+    seed: int = 0
+    """Which stream is drawn (kinds synthetic and corpus)."""
+    size: int = 10_000_000
+    """Samples before the source repeats itself (kinds synthetic and corpus)."""
+
+    def __post_init__(self) -> None:
+        if (self.kind == "json") != (self.path is not None):
+            raise ValueError(
+                f"a source of kind {self.kind!r} has path={self.path!r}: kind json needs one, no other does"
+            )
+        if self.families is not None and self.kind != "synthetic":
+            raise ValueError(f"a source of kind {self.kind!r} has no families; only kind synthetic does")
+
+
+@dataclass
+class DataConfig:
+    """What is learned from and how it is laid out."""
+
+    sources: dict[str, SourceConfig]
+    """Sources by name."""
+    row_length: int = 512
+    """Tokens of a packed row; longer samples are left out."""
+    rows_per_batch: int = 8
+    """Rows of one step."""
+    lookahead: int = 4
+    """Batches worth of samples that rows are chosen from."""
+    max_bad_fraction: float = 0.01
+    """Share of samples that may be too long or unreadable before the run stops."""
+    workers: int = 1
+    """Processes that draw and encode ahead; 0 does it in the training process."""
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ValueError("data.sources is empty; name at least one source")
+        at_least(self, 1, "row_length", "rows_per_batch", "lookahead")
+        at_least(self, 0, "workers", "max_bad_fraction")
+
+
+def at_least(config: Any, least: int, *names: str) -> None:
+    """Raise a ValueError that names the first field below its least value."""
+    for name in names:
+        if not getattr(config, name) >= least:
+            raise ValueError(f"{name}={getattr(config, name)} must be at least {least}")
