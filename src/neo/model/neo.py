@@ -181,14 +181,17 @@ class NeoTextModel(NeoPreTrainedModel):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_init()
 
+    def attention_over(self, mask: AttentionMask) -> Attend:
+        """The attention of one forward under this mask, by the backend that the configuration names."""
+        scale = self.config.head_dim**-0.5  # of T's width alone, as in the published model
+        return attention_over(mask, scale, self.config._attn_implementation or "sdpa")
+
     def forward(
-        self, inputs_embeds: Tensor, positions_3BL: Tensor, mask: AttentionMask, cache: Cache | None = None
+        self, inputs_embeds: Tensor, positions_3BL: Tensor, attend: Attend, cache: Cache | None = None
     ) -> Tensor:
         """(B, L, C) embeddings to (B, L, C) normalised hidden states."""
         config, x_BLC = self.config, inputs_embeds
         rotary = native_rotary(positions_3BL, config.head_dim, config.rope_theta, config.rope_theta_hw, x_BLC.dtype)
-        scale = config.head_dim**-0.5  # of T's width alone, as in the published model
-        attend = attention_over(mask, scale, config._attn_implementation or "sdpa")
         for layer in self.layers:
             x_BLC = layer(x_BLC, rotary, attend, cache)
         return self.norm(x_BLC)
@@ -262,7 +265,8 @@ class NeoModel(NeoPreTrainedModel):
                 )
             position_ids = thw_positions(image_ids, token_grid, documents)
         mask = AttentionMask(documents, F.pad(image_ids, (past, 0), value=TEXT), query_start=past)
-        hidden = self.language_model(inputs_embeds, position_ids, mask, past_key_values)
+        attend = self.language_model.attention_over(mask)
+        hidden = self.language_model(inputs_embeds, position_ids, attend, past_key_values)
         return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values if use_cache else None)
 
 
