@@ -1,4 +1,4 @@
 """Asking a NEO: `chat.py` is what `neo.load_model` returns.
 
-`names.py` finds the model's folder, `decoding.py` is the generation loop, `sampling.py` chooses each token.
+`decoding.py` is the generation loop, `sampling.py` chooses each token, `describe.py` what a model is and costs.
 """

@@ -18,9 +18,9 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 
-from neo.inference import names
 from neo.inference.decoding import Memory, count_steps, generate_tokens, text_pieces, to_text
 from neo.inference.sampling import Sampling
+from neo.model import names
 from neo.model.config import NeoConfig
 from neo.model.device import DTYPES, choose_device
 from neo.model.neo import NeoForConditionalGeneration

@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 
-from neo.inference import names
-from neo.model import sizes
+from neo.model import names, sizes
 from neo.model.config import NeoConfig, preset
 
 CONTEXT = 4096

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from neo.inference import names
+from neo.model import names
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def test_published_names_and_hub_ids(name: str, hub_id: str, empty_hub: Path):
     assert names.resolve(name) == folder
 
 
-def test_a_folder(tiny_checkpoint: Path):
-    assert names.resolve(str(tiny_checkpoint)) == tiny_checkpoint
+def test_a_folder(tiny_folder: Path):
+    assert names.resolve(str(tiny_folder)) == tiny_folder
 
 
 def test_the_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
