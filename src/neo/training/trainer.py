@@ -12,11 +12,11 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from neo.data.config import DataConfig, SourceConfig
+from neo.data.config import DataConfig
 from neo.data.loader import Batch, PackedLoader
 from neo.data.mixture import Mixture
 from neo.data.packing import Packer
-from neo.data.sources import CorpusSource, JsonSource, Source, SyntheticSource
+from neo.data.sources import open_source
 from neo.model.device import choose_device
 from neo.model.loss import document_loss_weights
 from neo.training import checkpoint, start
@@ -42,16 +42,8 @@ def train(config: TrainConfig) -> Path:
 
 def build_mixture(config: DataConfig, seed: int) -> Mixture:
     """The training stream of a recipe."""
-    sources = [_source(name, source) for name, source in config.sources.items()]
+    sources = [open_source(source, name) for name, source in config.sources.items()]
     return Mixture(sources, [source.weight for source in config.sources.values()], seed)
-
-
-def _source(name: str, config: SourceConfig) -> Source:
-    if config.kind == "json":
-        return JsonSource(str(config.path), name)
-    if config.kind == "synthetic":
-        return SyntheticSource(config.seed, "train", config.families, config.size, name)
-    return CorpusSource(config.seed, "train", config.size, name)
 
 
 def _check_extra() -> None:

@@ -1,11 +1,12 @@
 """Where records come from. A source has a name, a length, and a record at every index below it."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from neo.data.config import SourceConfig
 from neo.data.records import Record, parse_record
+from neo.data.sources.drawn import CorpusSource, SyntheticSource
 
 
 class Source(Protocol):
@@ -66,40 +67,14 @@ class JsonSource:
         return list(enumerate(records, start=1))
 
 
-class SyntheticSource:
-    """Drawn pictures with questions and answers: `size` samples of `neo.synthetic`."""
+def open_source(config: SourceConfig, name: str) -> Source:
+    """The source that a recipe describes.
 
-    def __init__(
-        self,
-        seed: int = 0,
-        split: str = "train",
-        families: Mapping[str, float] | None = None,
-        size: int = 1_000_000,
-        name: str = "synthetic",
-    ) -> None:
-        self.name, self.seed, self.split, self.families, self.size = name, seed, split, families, size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: int) -> Record:
-        from neo.synthetic import generate  # drawing needs an extra that reading records does not
-
-        sample = generate(self.seed, index, self.split, self.families)
-        return Record(sample.messages(), self.name, index, sample.family)
-
-
-class CorpusSource:
-    """Plain texts for a base language model; each stands as one turn of the assistant, so all is learned."""
-
-    def __init__(self, seed: int = 0, split: str = "train", size: int = 1_000_000, name: str = "corpus") -> None:
-        self.name, self.seed, self.split, self.size = name, seed, split, size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: int) -> Record:
-        from neo.synthetic import corpus  # drawing needs an extra that reading records does not
-
-        messages = [{"role": "assistant", "content": corpus(self.seed, index, self.split)}]
-        return Record(messages, self.name, index, "corpus")
+    Raises:
+        ValueError: its file is missing or not what its kind asks for.
+    """
+    if config.kind == "json":
+        return JsonSource(str(config.path), name)
+    if config.kind == "synthetic":
+        return SyntheticSource(config.seed, "train", config.families, config.size, name)
+    return CorpusSource(config.seed, "train", config.size, name)
