@@ -21,7 +21,7 @@ def main(folders: list[Path]) -> None:
     before = 0.0
     for folder, color in zip(folders, COLORS, strict=True):
         recipe = load_recipe(folder / "recipe.yaml")
-        per_step = recipe.data.row_length * recipe.data.rows_per_batch / 1e6
+        per_step = recipe.data.max_seq_length * recipe.data.rows_per_batch / 1e6
         lines = read_metrics(folder)
         tokens = [before + line["step"] * per_step for line in lines]
         losses = [line["loss"] for line in lines]

@@ -25,8 +25,8 @@ def indices(batch: list[list[Document]]) -> list[list[int]]:
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=200), st.integers(1, 4), st.integers(1, 4))
-def test_nothing_lost_nothing_split_nothing_too_full(lengths: list[int], rows: int, lookahead: int) -> None:
-    packer = Packer(64, rows, lookahead)
+def test_nothing_lost_nothing_split_nothing_too_full(lengths: list[int], rows: int, lookahead_rows: int) -> None:
+    packer = Packer(64, rows, lookahead_rows)
     batches = list(packer.batches(document(k, length) for k, length in enumerate(lengths)))
     packed = [one for batch in batches for row in batch for one in row]
     assert sorted(one.index for one in packed) == list(range(len(lengths)))
@@ -53,7 +53,7 @@ def test_resumed_equals_uninterrupted(lengths: list[int], taken: int) -> None:
 
 
 def test_no_document_waits_for_ever() -> None:
-    packer = Packer(10, 1, lookahead=5)
+    packer = Packer(10, 1, lookahead_rows=5)
     lengths = [7, *[10] * 1000]
     first = next(packer.batches(document(k, length) for k, length in enumerate(lengths)))
     assert 0 in indices(first)[0]

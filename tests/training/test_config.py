@@ -69,7 +69,7 @@ def test_a_written_recipe_reads_back(tmp_path: Path) -> None:
         ("--data.sources={}", "data.sources is empty"),
         ("--data.sources.mine.kind=synthetic", "'synthetic' has path='a.json'"),
         ("--data.sources.mine.families={color: 1}", "no families"),
-        ("--data.row_length=0", "row_length=0 must be at least 1"),
+        ("--data.max_seq_length=0", "max_seq_length=0 must be at least 1"),
         ("--precision=fp8", "fp8"),
         ("--steps=[1", "--steps: '[1' is not a value in YAML"),
         (

@@ -111,7 +111,11 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_records(pt: Path, tmp_pat
 
 @pytest.mark.parametrize(
     ("word", "name"),
-    [("--seed=9", "seed"), ("--data.row_length=128", "row_length"), ("--data.sources.told.weight=2", "sources")],
+    [
+        ("--seed=9", "seed"),
+        ("--data.max_seq_length=128", "max_seq_length"),
+        ("--data.sources.told.weight=2", "sources"),
+    ],
 )
 def test_a_run_does_not_go_on_in_another_stream(pt: Path, tmp_path: Path, word: str, name: str) -> None:
     words = [f"--model.path={pt}", "--steps=2"]
@@ -148,7 +152,7 @@ def test_models_that_are_not_there(tmp_path: Path) -> None:
 
 def test_it_learns(llm: Path, tmp_path: Path) -> None:
     words = [f"--model.path={llm}", "--model.preset=null", "--model.text={}", "--model.vision={}"]
-    words += ["--steps=40", "--data.row_length=128", "--optimizer.learning_rate=0.01"]
+    words += ["--steps=40", "--data.max_seq_length=128", "--optimizer.learning_rate=0.01"]
     folder = train(tiny_recipe("llm", tmp_path / "run", *words))
     losses = [line["loss"] for line in read_metrics(folder)]
     assert sum(losses[-5:]) / 5 < losses[0] - 1.5

@@ -13,20 +13,20 @@ PADDING = -1
 """Document id of padding."""
 
 
-def collate(rows: Sequence[Row], row_length: int, pad_token_id: int = 0) -> dict[str, torch.Tensor]:
+def collate(rows: Sequence[Row], max_seq_length: int, pad_token_id: int = 0) -> dict[str, torch.Tensor]:
     """Lay documents out in rows.
 
     Args:
         rows: documents of each row, in order.
-        row_length: tokens of a row; what the documents leave is padding.
+        max_seq_length: tokens of a row; what the documents leave is padding.
         pad_token_id: what stands in the padding.
 
     Returns:
         `input_ids`, `labels` (-100 for no loss) and `document_ids` (counted from 0 in each row, -1 for
-        padding), each (rows, row_length) int64; with pictures also `pixel_values` (patches, 768) and
+        padding), each (rows, max_seq_length) int64; with pictures also `pixel_values` (patches, 768) and
         `image_grid_hw` (pictures, 2), in the order in which their placeholders stand, row by row.
     """
-    shape = (len(rows), row_length)
+    shape = (len(rows), max_seq_length)
     input_ids = np.full(shape, pad_token_id, dtype=np.int64)
     labels = np.full(shape, IGNORE, dtype=np.int64)
     document_ids = np.full(shape, PADDING, dtype=np.int64)

@@ -36,12 +36,12 @@ class DataConfig:
 
     sources: dict[str, SourceConfig]
     """Sources by name."""
-    row_length: int = 512
+    max_seq_length: int = 512
     """Tokens of a packed row; longer samples are left out."""
     rows_per_batch: int = 8
-    """Rows of one step."""
-    lookahead: int = 4
-    """Batches worth of samples that rows are chosen from."""
+    """Rows of one step, over all ranks together."""
+    lookahead_rows: int = 64
+    """Rows worth of samples that rows are chosen from."""
     max_bad_fraction: float = 0.01
     """Share of samples that may be too long or unreadable before the run stops."""
     workers: int = 1
@@ -50,7 +50,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.sources:
             raise ValueError("data.sources is empty; name at least one source")
-        at_least(self, 1, "row_length", "rows_per_batch", "lookahead")
+        at_least(self, 1, "max_seq_length", "rows_per_batch", "lookahead_rows")
         at_least(self, 0, "workers", "max_bad_fraction")
 
 

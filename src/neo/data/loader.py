@@ -31,7 +31,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's worth of data."""
+    """One step's worth of data: this rank's rows of the global batch."""
 
     inputs: dict[str, torch.Tensor]
     """What `collate` made."""
@@ -72,7 +72,14 @@ class PackedLoader:
     """Endless packed batches with a state that a run can be resumed from."""
 
     def __init__(
-        self, mixture: Mixture, processor: Encoder, packer: Packer, workers: int = 0, pad_token_id: int = 0
+        self,
+        mixture: Mixture,
+        processor: Encoder,
+        packer: Packer,
+        workers: int = 0,
+        pad_token_id: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         """Prepare the loader; processes start with the first batch.
 
@@ -82,7 +89,16 @@ class PackedLoader:
             packer: the shape of batches.
             workers: processes that read ahead, 0 to read in this one.
             pad_token_id: what stands in padding.
+            rank, world_size: this process takes the rank-th of world_size equal parts of each batch's rows.
+
+        Raises:
+            ValueError: the rows of a batch cannot be shared out equally.
         """
+        if packer.rows_per_batch % world_size:
+            raise ValueError(
+                f"rows_per_batch={packer.rows_per_batch} rows cannot be shared out equally among {world_size} processes"
+            )
+        self.rank, self.world_size = rank, world_size
         self.stream = EncodedStream(mixture, processor)
         self.packer, self.workers, self.pad_token_id = packer, workers, pad_token_id
 
@@ -96,7 +112,9 @@ class PackedLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         for rows in self.packer.batches(self._documents()):
-            inputs = collate(rows, self.packer.row_length, self.pad_token_id)
+            share = self.packer.rows_per_batch // self.world_size
+            rows = rows[self.rank * share : (self.rank + 1) * share]
+            inputs = collate(rows, self.packer.max_seq_length, self.pad_token_id)
             documents = [document for row in rows for document in row]
             yield Batch(
                 inputs,

@@ -58,18 +58,18 @@ class Packer:
     """Documents of the stream to batches of full rows."""
 
     def __init__(
-        self, row_length: int, rows_per_batch: int, lookahead: int = 4, max_bad_fraction: float = 0.01
+        self, max_seq_length: int, rows_per_batch: int, lookahead_rows: int = 64, max_bad_fraction: float = 0.01
     ) -> None:
         """Set the shape of batches.
 
         Args:
-            row_length: tokens of a row.
+            max_seq_length: tokens of a row.
             rows_per_batch: rows of a batch.
-            lookahead: batches worth of tokens to choose from.
+            lookahead_rows: rows worth of tokens to choose from.
             max_bad_fraction: share of samples that may be too long or unreadable before training stops.
         """
-        self.row_length, self.rows_per_batch = row_length, rows_per_batch
-        self.pool_tokens = lookahead * rows_per_batch * row_length
+        self.max_seq_length, self.rows_per_batch = max_seq_length, rows_per_batch
+        self.pool_tokens = max(lookahead_rows, rows_per_batch) * max_seq_length
         self.max_bad_fraction = max_bad_fraction
         self.next_index = 0
         self.bad = 0
@@ -121,8 +121,8 @@ class Packer:
             self.next_index = document.index + 1
             if isinstance(document, BadSample):
                 self._count_bad(document.name, document.reason)
-            elif len(document) > self.row_length:
-                self._count_bad(document.name, f"{len(document)} tokens do not fit a row of {self.row_length}")
+            elif len(document) > self.max_seq_length:
+                self._count_bad(document.name, f"{len(document)} tokens do not fit a row of {self.max_seq_length}")
             else:
                 self._add(document)
         return False
@@ -145,7 +145,7 @@ class Packer:
 
     def _row(self) -> Row:
         oldest = next(iter(self._pool.values()))
-        row, room = [], self.row_length
+        row, room = [], self.max_seq_length
         place = bisect_right(self._by_length, (len(oldest), -oldest.index)) - 1
         while True:
             length, key = self._by_length.pop(place)

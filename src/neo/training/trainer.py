@@ -82,7 +82,7 @@ class Trainer:
         self.parameters = [parameter for parameters in trained.values() for parameter in parameters]
         named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         self.optimizers = build_optimizers(named, config.optimizer)
-        packer = Packer(data.row_length, data.rows_per_batch, data.lookahead, data.max_bad_fraction)
+        packer = Packer(data.max_seq_length, data.rows_per_batch, data.lookahead_rows, data.max_bad_fraction)
         pad = self.processor.tokenizer.pad_token_id or 0
         self.loader = PackedLoader(mixture, self.processor, packer, data.workers, pad)
         torch.manual_seed(config.seed)
@@ -144,7 +144,7 @@ class Trainer:
                 yield None
                 continue
             now = time.perf_counter()
-            capacity = len(losses) * self.config.data.rows_per_batch * self.config.data.row_length
+            capacity = len(losses) * self.config.data.rows_per_batch * self.config.data.max_seq_length
             yield {
                 "step": self.step,
                 "loss": sum(losses) / len(losses),
@@ -207,7 +207,7 @@ class Trainer:
             "stage": config["stage"],
             "seed": config["seed"],
             "data.sources": data["sources"],
-            "data.row_length": data["row_length"],
+            "data.max_seq_length": data["max_seq_length"],
         }
 
     def _restore(self, saved: Path) -> None:
