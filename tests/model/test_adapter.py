@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from neo.model import adapter
 from neo.model.config import NeoConfig
+from neo.model.names import ADAPTER_CONFIG
 from neo.model.neo import NeoForConditionalGeneration
 
 
@@ -72,15 +73,15 @@ def test_saved_loaded_and_merged_alike(make: Callable, adapted, saved: Path, com
 def test_peft_itself_reads_the_files(make: Callable, adapted, saved: Path, compose: Callable) -> None:
     theirs = PeftModel.from_pretrained(make(), str(saved))
     assert torch.equal(logits(theirs, compose), logits(adapted, compose))
-    config = json.loads((saved / adapter.CONFIG).read_text())
+    config = json.loads((saved / ADAPTER_CONFIG).read_text())
     assert config["base_model_name_or_path"] == "someone/base"
     assert adapter.base_of(saved) == "someone/base"
-    assert {path.name for path in saved.iterdir()} == {adapter.CONFIG, adapter.WEIGHTS}
+    assert {path.name for path in saved.iterdir()} == {ADAPTER_CONFIG, adapter.WEIGHTS}
 
 
 def test_saving_twice_gives_the_same_bytes(adapted, saved: Path, tmp_path: Path) -> None:
     adapter.save_adapter(adapted, tmp_path / "again")
-    for name in (adapter.CONFIG, adapter.WEIGHTS):
+    for name in (ADAPTER_CONFIG, adapter.WEIGHTS):
         assert (saved / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
@@ -91,7 +92,7 @@ def test_folders_that_hold_no_adapter(make: Callable, saved: Path, tmp_path: Pat
     (broken / adapter.WEIGHTS).write_bytes(b"12345678 nothing")
     with pytest.raises(ValueError, match="broken: not a whole adapter"):
         adapter.load_adapter(make(), broken)
-    (broken / adapter.CONFIG).write_text("{")
+    (broken / ADAPTER_CONFIG).write_text("{")
     with pytest.raises(ValueError, match="broken: not a whole adapter"):
         adapter.load_adapter(make(), broken)
 

@@ -72,6 +72,9 @@ def test_folders_that_hold_no_neo(tmp_path: Path):
         names.resolve(str(tmp_path))
     with pytest.raises(ValueError, match="there is no such folder"):
         names.resolve(str(tmp_path / "missing"))
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "neo-demo"}')
+    with pytest.raises(ValueError, match="this is an adapter for neo-demo and no model by itself"):
+        names.resolve(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="this is a file"):
         names.resolve(str(tmp_path / "config.json"))

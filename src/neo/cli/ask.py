@@ -54,6 +54,7 @@ def chat_parser() -> ArgumentParser:
 def _add_model_options(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", default="neo-demo", help="neo-demo, NEO-2B-SFT and the like, a hub id or a folder")
+    add("--adapter", metavar="FOLDER", help="a LoRA adapter that was trained on the model")
     add("--max-new-tokens", type=int, help="most tokens of an answer; 512 unless given")
     add(
         "--temperature",
@@ -173,7 +174,8 @@ def _load(options: Namespace) -> Any:
     from neo.inference.chat import load_model
 
     quiet_transformers()
-    return load_model(options.model, dtype=options.dtype, device=options.device, download=options.download)
+    where = {"device": options.device, "download": options.download, "adapter": options.adapter}
+    return load_model(options.model, dtype=options.dtype, **where)
 
 
 def _sampling(options: Namespace) -> dict[str, Any]:

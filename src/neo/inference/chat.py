@@ -12,6 +12,7 @@ the text, several of them numbered `Image-1: `, `Image-2: ` and so on.
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from PIL import Image
 from neo.inference.decoding import Memory, count_steps, generate_tokens, text_pieces, to_text
 from neo.inference.sampling import Sampling
 from neo.model import names
+from neo.model.adapter import load_adapter
 from neo.model.config import NeoConfig
 from neo.model.device import DTYPES, choose_device
 from neo.model.neo import NeoForConditionalGeneration
@@ -37,10 +39,11 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 def load_model(
-    name: str = "neo-demo",
+    name: str | Path = "neo-demo",
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
     download: bool = False,
+    adapter: str | Path | None = None,
     **config_overrides: Any,
 ) -> "ChatModel":
     """Load a NEO and everything needed to ask it.
@@ -50,11 +53,13 @@ def load_model(
         dtype: "fp32", "bf16", "fp16" or a torch dtype; "auto" is the checkpoint's.
         device: "cpu", "cuda", "cuda:1", "mps"; "auto" is the best there is, cuda before mps before cpu.
         download: fetch a hub id that is not in the local cache; without it nothing is fetched.
+        adapter: folder of a LoRA adapter that was trained on this model; `neo export` merges the two for good.
         config_overrides: fields of `NeoConfig` to change, `attn_implementation`, or `min_pixels` and
             `max_pixels`, the area in pixels between which pictures are scaled.
 
     Raises:
-        ValueError: the model is unknown or not on this machine, its files are not whole, an option is wrong.
+        ValueError: the model is unknown or not on this machine, its files are not whole, the adapter is another
+            model's, an option is wrong.
     """
     chosen_dtype, chosen_device = _dtype(dtype), choose_device(device)
     pixels = {key: config_overrides.pop(key) for key in ("min_pixels", "max_pixels") if key in config_overrides}
@@ -73,6 +78,8 @@ def load_model(
         model = NeoForConditionalGeneration.from_pretrained(folder, dtype=chosen_dtype, **fields_given)
     except (OSError, StrictDataclassError) as error:
         raise ValueError(f"{folder}: cannot be loaded ({' '.join(str(error).split())})") from error
+    if adapter is not None:
+        load_adapter(model, adapter)
     return ChatModel(model.to(chosen_device).eval().requires_grad_(False), processor, str(name))
 
 

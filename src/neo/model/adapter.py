@@ -3,7 +3,6 @@
 They are put into the model in place, which so keeps its class and its tree; only the projections become peft's modules.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +10,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from neo.model.names import ADAPTER_CONFIG, read_json
 from neo.model.neo import NeoForConditionalGeneration
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 """What peft puts before the names of the tree."""
 PROJECTIONS = (
@@ -77,7 +77,7 @@ def load_adapter(model: NeoForConditionalGeneration, folder: str | Path) -> NeoF
 
     folder = Path(folder).expanduser()
     if not is_adapter(folder):
-        raise ValueError(f"{folder}: no adapter here; its folder holds {CONFIG} and {WEIGHTS}")
+        raise ValueError(f"{folder}: no adapter here; its folder holds {ADAPTER_CONFIG} and {WEIGHTS}")
     try:
         config = PeftConfig.from_pretrained(str(folder))
         tensors = load_file(folder / WEIGHTS)
@@ -121,12 +121,9 @@ def _tensors(model: NeoForConditionalGeneration) -> dict[str, Tensor]:
 
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter's files."""
-    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+    return (folder / ADAPTER_CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
 def base_of(folder: Path) -> str:
     """The model that an adapter was trained on, as its configuration names it."""
-    try:
-        return str(json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path"))
-    except ValueError as error:
-        raise ValueError(f"{folder / CONFIG}: not a whole JSON file ({error})") from error
+    return str(read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path"))

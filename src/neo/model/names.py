@@ -26,12 +26,14 @@ PUBLISHED = {
 }
 """Published models and their hub ids."""
 
+ADAPTER_CONFIG = "adapter_config.json"
+"""What peft's adapters have in place of config.json."""
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.md"]
 """What is downloaded of a hub id: no pickles, no code."""
 
 
-def resolve(name: str, download: bool = False) -> Path:
+def resolve(name: str | Path, download: bool = False) -> Path:
     """The folder of a model.
 
     Args:
@@ -95,6 +97,12 @@ def read_json(file: Path) -> Any:
 
 def _checkpoint(folder: Path, complaint: str) -> Path:
     if not (folder / "config.json").is_file():
+        if (folder / ADAPTER_CONFIG).is_file():
+            base = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+            raise ValueError(
+                f"{folder}: this is an adapter for {base} and no model by itself; name {base} as the model and this "
+                "folder as its adapter (--adapter, or adapter= in Python)"
+            )
         raise ValueError(f"{complaint} in {folder}" if str(folder) not in complaint else complaint)
     return folder
 
