@@ -82,12 +82,16 @@ def patchify(
     """
     if image_rgb.size != (width, height):
         image_rgb = image_rgb.resize((width, height), Image.Resampling.BICUBIC)
-    rows, columns = height // patch_size, width // patch_size
+    rows, columns, area = height // patch_size, width // patch_size, patch_size**2
     pixels = np.asarray(image_rgb).reshape(rows, patch_size, columns, patch_size, 3)
-    patches = pixels.transpose(0, 2, 4, 1, 3).astype(np.float32, order="C").reshape(rows * columns, 3, -1)
-    # (x / 255 - mean) / std as one product and one difference, in place
-    patches *= (1 / (255 * np.asarray(std))).astype(np.float32)[:, None]
-    patches -= (np.asarray(mean) / np.asarray(std)).astype(np.float32)[:, None]
+    patches = np.empty((rows, columns, 3 * area), np.float32)
+    # (x / 255 - mean) / std as one product and one difference
+    scale = np.repeat(1 / (255 * np.asarray(std)), area).astype(np.float32)
+    shift = np.repeat(np.asarray(mean) / np.asarray(std), area).astype(np.float32)
+    for strip, row in zip(pixels, patches, strict=True):  # a row at a time: its floats stay in the cache
+        row.reshape(columns, 3, patch_size, patch_size)[...] = strip.transpose(1, 3, 0, 2)
+        row *= scale
+        row -= shift
     return patches.reshape(rows * columns, -1)
 
 
