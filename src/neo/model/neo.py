@@ -252,7 +252,8 @@ class NeoModel(NeoPreTrainedModel):
             image_ids = number_images(input_ids, token_grid.prod(-1), self.config.image_token_id)
         if inputs_embeds is None:
             inputs_embeds = cast(Tensor, self.get_input_embeddings()(input_ids))
-        if pixel_values is not None and token_grid.numel():
+        # In training also those of no picture: sharded, every rank must use the same parameters in the same order.
+        if pixel_values is not None and (token_grid.numel() or self.training):
             features = self.get_image_features(pixel_values, grid).to(inputs_embeds.dtype)
             inputs_embeds = inputs_embeds.masked_scatter((image_ids != TEXT).unsqueeze(-1), features)
 
