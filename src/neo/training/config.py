@@ -34,7 +34,8 @@ class ModelConfig:
     text: dict[str, Any] = field(default_factory=dict)
     """Fields of a preset's decoder to change."""
     vision: dict[str, Any] = field(default_factory=dict)
-    """Fields of the patch embedding and the picture sizes to change in a fresh or grown model."""
+    """Fields of the patch embedding and the picture sizes to change in a fresh or grown model; in one that is gone on
+    from, only the picture sizes: min_pixels and max_pixels."""
     tokenizer_samples: int = 20_000
     """Samples of the training stream that the tokenizer of a preset's fresh model is made from."""
 
@@ -46,9 +47,10 @@ class ModelConfig:
             raise ValueError(
                 f"model.from_llm={self.from_llm!r} and model.pre_buffer_layers={self.pre_buffer_layers} go together"
             )
-        if self.path and (self.text or self.vision):
+        if self.path and (self.text or self.vision.keys() - {"min_pixels", "max_pixels"}):
             raise ValueError(
-                f"model.path={self.path!r} fixes all sizes; model.text and model.vision cannot change them"
+                f"model.path={self.path!r} fixes all sizes; model.text cannot change them, and model.vision only "
+                "min_pixels and max_pixels"
             )
         if self.from_llm and self.text:
             raise ValueError(

@@ -28,6 +28,28 @@ def load(path: str | Path) -> tuple[NeoForConditionalGeneration, NeoProcessor]:
     return model, NeoProcessor.from_pretrained(path)
 
 
+def with_picture_sizes(
+    model: NeoForConditionalGeneration,
+    processor: NeoProcessor,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+) -> tuple[NeoForConditionalGeneration, NeoProcessor]:
+    """The same two with other bounds of a picture's resized area in pixels; they keep them when they are saved.
+
+    Raises:
+        ValueError: the smallest is above the largest.
+    """
+    images, vision = processor.image_processor, model.config.vision_config
+    images.min_pixels = vision.min_pixels = images.min_pixels if min_pixels is None else min_pixels
+    images.max_pixels = vision.max_pixels = images.max_pixels if max_pixels is None else max_pixels
+    if not 1 <= images.min_pixels <= images.max_pixels:
+        raise ValueError(
+            f"model.vision: min_pixels={images.min_pixels} must be at least 1 and not above "
+            f"max_pixels={images.max_pixels}"
+        )
+    return model, processor
+
+
 def start(
     config: ModelConfig, stage: str, mixture: Mixture, seed: int
 ) -> tuple[NeoForConditionalGeneration, NeoProcessor]:
@@ -43,7 +65,7 @@ def start(
         ValueError: a folder holds no whole checkpoint, or sizes do not fit together.
     """
     if config.path:
-        return load(config.path)
+        return with_picture_sizes(*load(config.path), **config.vision)
     if config.from_llm:
         return _grown(Path(config.from_llm), config, seed)
     sizes = preset(str(config.preset))

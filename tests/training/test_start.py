@@ -1,0 +1,38 @@
+"""What a run starts from, where other tests do not show it: the picture sizes of a model that is gone on from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from neo.training.config import ModelConfig
+from neo.training.start import load, start
+
+NO_STREAM: list[None] = []
+"""A model that is loaded needs no text to make a tokenizer from."""
+
+
+def test_picture_sizes_can_change_between_stages(llm: Path, tmp_path: Path) -> None:
+    sizes = {"min_pixels": 16_384, "max_pixels": 65_536}
+    model, processor = start(ModelConfig(path=str(llm), vision=sizes), "sft", NO_STREAM, 0)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    model, processor = load(tmp_path)
+    assert model.config.vision_config.min_pixels == 16_384
+    assert model.config.vision_config.max_pixels == 65_536
+    for side, tokens in ((32, 16), (1000, 64)):
+        encoded = processor.encode([{"role": "user", "content": "", "image": [Image.new("RGB", (side, side))]}])
+        assert torch.equal(encoded.image_grid_hw.prod(-1), torch.tensor([4 * tokens]))
+
+
+def test_one_of_them_alone_must_fit_the_other(llm: Path) -> None:
+    _, before = load(llm)
+    most = before.image_processor.max_pixels
+    with pytest.raises(ValueError, match=f"min_pixels={most + 1} .* not above max_pixels={most}"):
+        start(ModelConfig(path=str(llm), vision={"min_pixels": most + 1}), "sft", NO_STREAM, 0)
+
+
+def test_other_sizes_stay() -> None:
+    with pytest.raises(ValueError, match="only min_pixels and max_pixels"):
+        ModelConfig(path="some/model", vision={"hidden_size": 8})
