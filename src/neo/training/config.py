@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from neo.data.config import DataConfig, at_least
+from neo.data.config import DataConfig, SourceConfig, at_least
 from neo.model.config import NeoTextConfig, NeoVisionConfig
 
 STAGES = ("llm", "pt", "mt", "sft")
@@ -97,6 +97,38 @@ class OptimizerConfig:
 
 
 @dataclass
+class DistributedConfig:
+    """How several processes, started by torchrun, share the work."""
+
+    strategy: Literal["auto", "none", "ddp", "fsdp", "hsdp"] = "auto"
+    """One process, replicas, sharding over all ranks, or sharding inside groups of ranks; auto: none in one process,
+    replicas where they take at most a quarter of a GPU's memory, else fsdp."""
+    shard_size: int | None = None
+    """Ranks of a group of hsdp; those of one machine by default."""
+    cpu_offload: bool = False
+    """With fsdp and hsdp: weights and optimiser state wait in the CPU's memory; slower, for what does not fit."""
+
+    def __post_init__(self) -> None:
+        if self.shard_size is not None:
+            at_least(self, 1, "shard_size")
+            if self.strategy != "hsdp":
+                raise ValueError(f"distributed.shard_size belongs to strategy hsdp, not {self.strategy}")
+
+
+@dataclass
+class ValidationConfig:
+    """Records that the loss is measured on at every checkpoint, without learning from them."""
+
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    """As `data.sources`; none: no validation."""
+    batches: int = 4
+    """So many batches of `data.rows_per_batch` rows, the same ones each time."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "batches")
+
+
+@dataclass
 class TrainConfig:
     """One stage of training."""
 
@@ -114,6 +146,17 @@ class TrainConfig:
     """How to learn."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Arithmetic of the forward pass; weights and optimiser are float32 in any case."""
+    micro_batch_rows: int | None = None
+    """Rows that a process computes at once; gradients of a step's rows add up. All of them by default."""
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
+    """How several processes share the work."""
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    """Layers that are computed again in the backward pass instead of remembered: none, every
+    `activation_checkpointing_every`-th, or all. Gradients stay the same."""
+    activation_checkpointing_every: int = 2
+    """See `activation_checkpointing`."""
+    attention: Literal["auto", "eager", "sdpa", "flex_attention"] = "auto"
+    """How attention is computed; auto: flex_attention on a GPU, sdpa elsewhere."""
     loss_reduction: Literal["token", "square", "sample"] = "square"
     """Weight of a token by the number n of its document's labels: 1, n^-0.5 or 1/n."""
     seed: int = 0
@@ -121,7 +164,13 @@ class TrainConfig:
     save_every: int = 500
     """Steps between checkpoints."""
     keep: int = 2
-    """Checkpoints kept while the run goes on."""
+    """Newest checkpoints kept."""
+    keep_best: bool = True
+    """Keep also the one of the lowest validation loss (without validation: training loss since the one before)."""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """What the loss is measured on at every checkpoint."""
+    max_skipped_steps: int = 10
+    """Steps that may be skipped because loss or gradient is not finite, before the run stops."""
     log_every: int = 10
     """Steps between lines of metrics."""
     compile: bool = False
@@ -135,8 +184,16 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "save_every", "keep", "log_every")
-        if self.threads is not None:
-            at_least(self, 1, "threads")
+        at_least(self, 1, "activation_checkpointing_every")
+        at_least(self, 0, "max_skipped_steps")
+        for name in ("threads", "micro_batch_rows"):
+            if getattr(self, name) is not None:
+                at_least(self, 1, name)
+        if self.optimizer.name == "muon" and self.distributed.strategy in ("fsdp", "hsdp"):
+            raise ValueError(
+                f"optimizer.name=muon needs whole matrices and distributed.strategy={self.distributed.strategy} shards "
+                "them; use adamw, or strategy ddp"
+            )
         if self.optimizer.warmup_steps > self.steps:
             raise ValueError(f"optimizer.warmup_steps={self.optimizer.warmup_steps} is above steps={self.steps}")
         if self.stage == "llm" and self.model.from_llm:
