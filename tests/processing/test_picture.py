@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from neo.processing.picture import FORMATS, MAX_SOURCE_PIXELS, load_image
+from neo.processing.picture import FORMATS, MAX_SOURCE_PIXELS, image_size, load_image
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -58,6 +58,27 @@ def test_formats_are_recognised_by_content(kind):
         assert abs(opened - expected).mean() < 12  # measured 6.4: JPEG loses
     else:
         assert np.array_equal(opened, expected)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_sizes_come_from_the_head_of_the_file(kind, tmp_path):
+    data = encoded(gradient(400, 600), kind)
+    cut = tmp_path / "picture"
+    cut.write_bytes(data if kind == "WEBP" else data[: len(data) // 2])  # Pillow opens no WebP file in part
+    assert image_size(data) == image_size(cut) == image_size(str(cut)) == (600, 400)
+    assert image_size(gradient()) == image_size(np.asarray(gradient())) == (60, 40)
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", encoded(gradient(1, 400)), None])
+def test_sizes_are_refused_as_pictures_are(data, tmp_path):
+    path = tmp_path / "picture.png"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(ValueError) as opened:
+        load_image(path)
+    with pytest.raises(ValueError) as measured:
+        image_size(path)
+    assert str(measured.value) == str(opened.value)
 
 
 def test_other_formats_are_refused():

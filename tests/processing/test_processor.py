@@ -33,6 +33,12 @@ def picture(height=64, width=96, seed=0):
     return Image.fromarray(values)
 
 
+def png(image):
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
 def user(text, *images):
     return {"role": "user", "content": text, "image": list(images)}
 
@@ -65,6 +71,26 @@ def test_pixels_are_the_image_processors(processor):
     expected = processor.image_processor(images=images, return_tensors="pt")
     assert torch.equal(encoded.pixel_values, expected["pixel_values"])
     assert torch.equal(encoded.image_grid_hw, expected["image_grid_hw"])
+
+
+@SHARED
+@given(st.lists(st.tuples(st.integers(1, 400), st.integers(2, 400)), max_size=4), st.text(max_size=20), st.booleans())
+def test_measuring_gives_the_length_that_encoding_has(processor, sides, words, share):
+    pictures = [png(picture(*size)) for size in sides]
+    messages = [user("What?" + words, *pictures), assistant(words), user(words), assistant("Yes.")]
+    encoded, measured = (tell(messages, share_pixels=share) for tell in (processor.encode, processor.measure))
+    assert measured.tokens == len(encoded.input_ids)
+    assert measured.labelled == (encoded.labels != -100).sum()
+    assert measured.sizes == [(width, height) for height, width in sides]
+
+
+def test_measuring_refuses_what_encoding_refuses(processor):
+    for messages in ([user("What?", b"no picture")], [user("<image> <image>", picture())], []):
+        with pytest.raises(ValueError) as encoded:
+            processor.encode(messages)
+        with pytest.raises(ValueError) as measured:
+            processor.measure(messages)
+        assert str(measured.value) == str(encoded.value)
 
 
 def test_text_alone_has_no_pixels(processor):

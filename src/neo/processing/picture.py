@@ -14,7 +14,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps
@@ -26,6 +26,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 MAX_SOURCE_PIXELS = 178_956_970
 """Most pixels of a picture before it is decoded: 13 377 x 13 377, 512 MiB as RGB, Pillow's own limit."""
+
+_ADDRESSES = ("data:", "http://", "https://")
 
 MAX_ASPECT_RATIO = 200
 """Longest side over shortest side above which a picture is refused, as in the published model."""
@@ -76,19 +78,33 @@ def load_image(
         name = name or "array of shape " + "x".join(map(str, source.shape))
         return _decode(_from_array(source, name), name, exif, max_source_pixels)
     data, name = _read(source, name)
-    if not data:
-        raise ValueError(f"{name}: the picture file is empty.")
-    try:
-        with warnings.catch_warnings():  # we have a limit of our own, with an error
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.UnidentifiedImageError:
-        raise ValueError(f"{name}: not a picture file that can be read ({', '.join(FORMATS)}).") from None
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{name}: too many pixels, possibly a decompression bomb ({error}).") from error
-    except _DECODE_ERRORS as error:
-        raise ValueError(f"{name}: the picture file is damaged ({error}).") from error
-    return _decode(image, name, exif, max_source_pixels)
+    return _decode(_open(io.BytesIO(data), name), name, exif, max_source_pixels)
+
+
+def image_size(source: Any, name: str | None = None, max_source_pixels: int = MAX_SOURCE_PIXELS) -> tuple[int, int]:
+    """Width and height of a picture before it is turned upright, from the head of its file: nothing is decoded.
+
+    Args:
+        source, name, max_source_pixels: as in `load_image`.
+
+    Raises:
+        ValueError: as `load_image`, as far as the head of the file tells.
+    """
+    if isinstance(source, Image.Image | np.ndarray):
+        return load_image(source, name, exif=False, max_source_pixels=max_source_pixels).size
+    if isinstance(source, str | os.PathLike) and str(source) and not str(source).startswith(_ADDRESSES):
+        name = name or str(source)[:200]
+        try:
+            file = Path(source).expanduser().open("rb")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{name}: cannot read the picture file ({getattr(error, 'strerror', error)}).") from error
+        with file:
+            image = _open(file, name)
+    else:
+        data, name = _read(source, name)
+        image = _open(io.BytesIO(data), name)
+    _check_size(image, name, max_source_pixels)
+    return image.size
 
 
 def is_web_address(source: Any) -> bool:
@@ -133,8 +149,24 @@ def _read(source: Any, name: str | None) -> tuple[bytes, str]:
     )
 
 
-def _decode(image: Image.Image, name: str, exif: bool, max_source_pixels: int) -> Image.Image:
-    """Check the sizes (before any decoding), decode, turn upright, convert to RGB."""
+def _open(file: BinaryIO, name: str) -> Image.Image:
+    """What stands in a picture file, not decoded yet."""
+    try:
+        with warnings.catch_warnings():  # we have a limit of our own, with an error
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(file, formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        if not file.seek(0, os.SEEK_END):
+            raise ValueError(f"{name}: the picture file is empty.") from None
+        raise ValueError(f"{name}: not a picture file that can be read ({', '.join(FORMATS)}).") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name}: too many pixels, possibly a decompression bomb ({error}).") from error
+    except _DECODE_ERRORS as error:
+        raise ValueError(f"{name}: the picture file is damaged ({error}).") from error
+
+
+def _check_size(image: Image.Image, name: str, max_source_pixels: int) -> None:
+    """Refuse a picture by its sides alone, before anything is decoded."""
     width, height = image.size
     if width < 1 or height < 1:
         raise ValueError(f"{name}: the picture is {width} x {height} pixels; both sides must be at least 1.")
@@ -144,6 +176,11 @@ def _decode(image: Image.Image, name: str, exif: bool, max_source_pixels: int) -
             f"bomb; at most {max_source_pixels} are opened."
         )
     check_aspect_ratio(height, width, name)
+
+
+def _decode(image: Image.Image, name: str, exif: bool, max_source_pixels: int) -> Image.Image:
+    """Check the sizes, decode, turn upright, convert to RGB."""
+    _check_size(image, name, max_source_pixels)
     try:
         image.load()
         return to_rgb(_upright(image) if exif else image)

@@ -18,7 +18,7 @@ from transformers.processing_utils import MultiModalData, ProcessingKwargs, Proc
 
 from . import chat
 from .image import NeoImageKwargs, NeoImageProcessor, open_images, shared_max_pixels, smart_resize, tile_image
-from .picture import is_web_address, load_image
+from .picture import image_size, is_web_address, load_image
 from .tokenizer import IMAGE_END_TOKEN, IMAGE_START_TOKEN, IMAGE_TOKEN, PlainText, special_ids
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,18 @@ class Encoded:
     """float32 (patches of all pictures, 768)"""
     image_grid_hw: torch.Tensor
     """int64 (N, 2): rows and columns in patches"""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one conversation will be as tensors."""
+
+    tokens: int
+    """L."""
+    labelled: int
+    """Tokens that the model learns to say."""
+    sizes: list[tuple[int, int]]
+    """(width, height) of each picture in pixels, as in its file."""
 
 
 class NeoProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
@@ -106,8 +118,7 @@ class NeoProcessor(ProcessorMixin):
         largest = images.max_pixels if max_pixels is None else max_pixels
 
         def open_image(source: Any) -> list[Any]:
-            if source is None:
-                raise ValueError("a part of type image has no picture; give it as 'image', 'url' or 'path'.")
+            source = _given(source)
             opened = load_image(fetch_image(source) if fetch and is_web_address(source) else source, exif=exif)
             return tile_image(opened, max_tiles, largest)
 
@@ -128,6 +139,33 @@ class NeoProcessor(ProcessorMixin):
             pixel_values = torch.empty(0, 3 * images.patch_size**2)
         grids = torch.tensor([grid for _, grid in found], dtype=torch.int64).reshape(-1, 2)
         return Encoded(torch.tensor(input_ids), torch.tensor(labels), pixel_values, grids)
+
+    def measure(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+        share_pixels: bool = False,
+    ) -> Measured:
+        """How long `encode` would make a conversation, exactly, from the heads of its picture files alone.
+
+        Args:
+            messages, min_pixels, max_pixels, share_pixels: as in `encode`.
+
+        Raises:
+            ValueError: as `encode`, but for pictures that turn out to be damaged when they are decoded.
+        """
+        images = self.image_processor
+        smallest = images.min_pixels if min_pixels is None else min_pixels
+        largest = images.max_pixels if max_pixels is None else max_pixels
+        conversation = chat.parse(messages, lambda source: [image_size(_given(source))])
+        limit = shared_max_pixels(largest, smallest, len(conversation.images)) if share_pixels else largest
+        resized = [smart_resize(height, width, images.factor, smallest, limit) for width, height in conversation.images]
+        input_ids, labels = self._tokens(chat.pieces(conversation.turns), [0] * len(resized))
+        pictures = sum(height * width for height, width in resized) // images.factor**2
+        labelled = len(labels) - labels.count(NO_LOSS)
+        return Measured(len(input_ids) + pictures, labelled, conversation.images)
 
     def _tokens(self, pieces: Iterable[chat.Piece], counts: Sequence[int]) -> tuple[list[int], list[int]]:
         """Token ids and labels of the pieces; `counts` holds the tokens of each picture."""
@@ -320,6 +358,12 @@ class NeoProcessor(ProcessorMixin):
         given = {name: kwargs.pop(name) for name in NeoImageKwargs.__annotations__ if name in kwargs}
         tokenizer = cls._load_tokenizer_from_pretrained("tokenizer", path, **kwargs)
         return [NeoImageProcessor.from_pretrained(path, **given, **kwargs), tokenizer]
+
+
+def _given(source: Any) -> Any:
+    if source is None:
+        raise ValueError("a part of type image has no picture; give it as 'image', 'url' or 'path'.")
+    return source
 
 
 def _with_image_token(text: Any) -> Any:
