@@ -26,9 +26,10 @@ def fed(chat_model: ChatModel) -> Iterator[list[int]]:
     lengths: list[int] = []
 
     def note(module: Any, args: Any, kwargs: Any) -> None:
-        lengths.append(kwargs["input_ids"].shape[1])
+        lengths.append(args[0].shape[1])
 
-    hook = chat_model.model.register_forward_pre_hook(note, with_kwargs=True)
+    chat_model.engine.memory.forget()
+    hook = chat_model.model.model.language_model.register_forward_pre_hook(note, with_kwargs=True)
     yield lengths
     hook.remove()
 
@@ -59,14 +60,13 @@ def test_greedy_answers_are_those_of_transformers_generate(chat_model: ChatModel
 
 def test_an_answer_ends_at_the_end_of_the_turn(chat_model: ChatModel, pictures: list, monkeypatch: pytest.MonkeyPatch):
     whole = chat_model.answer(image=pictures[0], text=QUESTION, max_length=LENGTH)
-    assert whole.new_tokens == LENGTH
-    batch = chat_model.processor.collate([chat_model.request(conversation(1, pictures)).prompt])
-    said = list(chat_model.tokens(chat_model.request(conversation(1, pictures), max_length=LENGTH)))
+    assert len(whole.tokens) == LENGTH
+    said = whole.tokens
     stop = next(i for i, token in enumerate(said) if i > 3 and token not in said[:i])
     monkeypatch.setattr(chat_model, "_stop_ids", frozenset({said[stop]}))
     short = chat_model.answer(image=pictures[0], text=QUESTION, max_length=LENGTH)
-    assert short.new_tokens == stop
-    assert batch["input_ids"].shape[0] == 1
+    assert short.tokens == said[:stop]
+    assert (short.finish_reason, whole.finish_reason) == ("stop", "length")
 
 
 def test_every_form_of_a_picture_is_the_same_picture(chat_model: ChatModel, pictures: list, tmp_path: Path):
@@ -129,9 +129,9 @@ def test_tiles(chat_model: ChatModel):
 
 
 def test_both_names_of_the_limit(chat_model: ChatModel):
-    assert chat_model.answer(text=QUESTION, max_length=5).new_tokens == 5
-    assert chat_model.answer(text=QUESTION, max_new_tokens=5).new_tokens == 5
-    assert chat_model.answer(text=QUESTION, max_length=5, max_new_tokens=5).new_tokens == 5
+    assert len(chat_model.answer(text=QUESTION, max_length=5).tokens) == 5
+    assert len(chat_model.answer(text=QUESTION, max_new_tokens=5).tokens) == 5
+    assert len(chat_model.answer(text=QUESTION, max_length=5, max_new_tokens=5).tokens) == 5
 
 
 # Batches and streams.
@@ -143,7 +143,6 @@ def test_a_batch_is_its_questions_one_by_one(chat_model: ChatModel, pictures: li
     single = [chat_model.generate(image=i, text=t, max_length=LENGTH) for i, t in zip(images, texts, strict=True)]
     assert len(set(single)) == 5
     assert chat_model.generate_batch(images, texts, max_length=LENGTH) == single
-    assert chat_model.generate_batch(images, texts, max_length=LENGTH, batch_size=2) == single
     assert chat_model.generate_batch(None, ["Hello"], max_length=LENGTH) == single[1:2]
     assert chat_model.generate_batch([], []) == []
 
@@ -152,14 +151,10 @@ def test_a_batch_whose_rows_end_at_different_times(
     chat_model: ChatModel, pictures: list, monkeypatch: pytest.MonkeyPatch
 ):
     images, texts = [pictures[0], None, pictures[2]], [QUESTION, "Hello", "What?"]
-    requests = [
-        chat_model.request([{"role": "user", "content": t, "image": i}], max_length=LENGTH)
-        for i, t in zip(images, texts, strict=True)
-    ]
-    said = [list(chat_model.tokens(request)) for request in requests]
+    said = [chat_model.answer(image=i, text=t, max_length=LENGTH).tokens for i, t in zip(images, texts, strict=True)]
     monkeypatch.setattr(chat_model, "_stop_ids", frozenset({said[0][3], said[1][8]}))
     single = [chat_model.answer(image=i, text=t, max_length=LENGTH) for i, t in zip(images, texts, strict=True)]
-    assert len({answer.new_tokens for answer in single}) > 1
+    assert len({len(answer.tokens) for answer in single}) > 1
     assert chat_model.generate_batch(images, texts, max_length=LENGTH) == [answer.text for answer in single]
 
 
@@ -230,11 +225,11 @@ class Script:
     tokens: Iterator[int]
     temperature: float = 0.0
 
-    def generators(self, rows: int) -> list:
-        return []
+    def generator(self) -> None:
+        return None
 
-    def choose(self, logits: torch.Tensor, generators: list) -> torch.Tensor:
-        return torch.tensor([next(self.tokens)])
+    def choose(self, logits: torch.Tensor, generator: None, seen: list[int]) -> int:
+        return next(self.tokens)
 
 
 def test_a_turn_feeds_only_its_own_tokens(
@@ -398,10 +393,6 @@ def test_bad_batches(chat_model: ChatModel, pictures: list):
         chat_model.generate_batch(None, ["a", ""])
     with pytest.raises(ValueError, match="images must be a list"):
         chat_model.generate_batch(pictures[0], ["a"])
-    with pytest.raises(ValueError, match="batch_size=0"):
-        chat_model.generate_batch(None, ["a"], batch_size=0)
-    with pytest.raises(ValueError, match=r"batch_size=1\.5 must be a whole number"):
-        chat_model.generate_batch(None, ["a"], batch_size=1.5)
     with pytest.raises(ValueError, match="texts must be a list of questions or one question, not NoneType"):
         chat_model.generate_batch(pictures[:1], None)
 

@@ -116,7 +116,7 @@ def ask(options: Namespace) -> int:
     seconds = round(time.perf_counter() - start, 3)
     if options.json:
         fields = {"model": options.model, "images": sources, "question": question, "answer": answer.text}
-        say(json.dumps({**fields, "new_tokens": answer.new_tokens, "seconds": seconds}, ensure_ascii=False))
+        say(json.dumps({**fields, "new_tokens": len(answer.tokens), "seconds": seconds}, ensure_ascii=False))
     else:
         say(answer.text)
     return 0

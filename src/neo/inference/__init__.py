@@ -1,4 +1,6 @@
 """Asking a NEO: `chat.py` is what `neo.load_model` returns.
 
-`decoding.py` is the generation loop, `sampling.py` chooses each token, `describe.py` what a model is and costs.
+It stands on the engine: `engine.py` decides what is computed in each step, `forward.py` computes it for many requests
+at once, `cache.py` holds keys and values, `generation.py` is a request and its answer, `sampling.py` chooses each
+token, `text.py` makes text of them. `describe.py` tells what a model is and costs.
 """

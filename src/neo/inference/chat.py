@@ -11,7 +11,8 @@ the text, several of them numbered `Image-1: `, `Image-2: ` and so on.
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 
-from neo.inference.decoding import Memory, count_steps, generate_tokens, text_pieces, to_text
+from neo.inference.engine import Engine
+from neo.inference.generation import Completion, Request
 from neo.inference.sampling import Sampling
 from neo.model import names
 from neo.model.adapter import load_adapter
@@ -29,7 +31,7 @@ from neo.model.neo import NeoForConditionalGeneration
 from neo.processing.chat import PLACEHOLDER
 from neo.processing.image import NeoImageProcessor, smart_resize
 from neo.processing.picture import MAX_ASPECT_RATIO, load_image
-from neo.processing.processor import Encoded, NeoProcessor
+from neo.processing.processor import NeoProcessor
 
 DEFAULT_NEW_TOKENS = 512
 TILES = 6
@@ -99,38 +101,37 @@ def _check_names(overrides: Mapping[str, Any]) -> None:
             raise ValueError(f"{key} is not an option of load_model or a field of NeoConfig; did you mean {nearest}?")
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What the model said."""
-
-    text: str
-    new_tokens: int
-    """Tokens of the answer, its end not counted."""
-
-
-@dataclass(frozen=True)
-class _Request:
-    """A checked question: the prompt, how many tokens may follow it and how they are chosen."""
-
-    prompt: Encoded
-    max_new_tokens: int
-    sampling: Sampling
-
-
 class ChatModel:
-    """A loaded NEO: `model` (the network), `processor`, `name`.
+    """A loaded NEO: `model` (the network), `processor`, `name`, and the `engine` that answers (see its module).
 
     The methods take the same options:
         max_length, max_new_tokens: two names for how many tokens the answer may have; 512 unless given.
-        temperature, top_p, top_k, seed: see `Sampling`; by default the likeliest token always.
+        temperature, top_p, top_k, min_p, repetition_penalty, seed: see `Sampling`; by default the likeliest token
+            always.
+        stop: a string, or several, before which the answer ends.
+        logprobs: log-probabilities of the chosen tokens, and of so many likeliest ones, come with the answer.
+        timeout: seconds after which the answer ends as it is.
         tile: cut pictures above the pixel limit into up to 6 (True) or so many tiles beside an overview. It
             shows small print, and costs up to 7 times the tokens.
     A picture is a path, a PIL image, the bytes of a file, a file object or an array.
     """
 
-    def __init__(self, model: NeoForConditionalGeneration, processor: NeoProcessor, name: str = "") -> None:
+    def __init__(
+        self,
+        model: NeoForConditionalGeneration,
+        processor: NeoProcessor,
+        name: str = "",
+        cache_memory: int | None = None,
+        max_batch: int = 16,
+    ) -> None:
         self.model, self.processor, self.name = model, processor, name
         self._stop_ids = frozenset({processor.ids.im_end, processor.tokenizer.eos_token_id} - {None})
+        self._engine_options = {"cache_memory": cache_memory, "max_batch": max_batch}
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What answers; made when first needed."""
+        return Engine(self.model, self.processor, **self._engine_options)  # type: ignore[arg-type]
 
     def generate(
         self,
@@ -164,11 +165,9 @@ class ChatModel:
         text: str | None = None,
         system: str | None = None,
         **options: Any,
-    ) -> Answer:
-        """As `generate`, with the number of tokens."""
-        request = self.request(_messages(messages, image, text, system), **options)
-        tokens = list(self.tokens(request))
-        return Answer(to_text(self.processor.tokenizer, tokens), len(tokens))
+    ) -> Completion:
+        """As `generate`, with tokens, log-probabilities, why it ended and how long it took."""
+        return self.engine.submit(self.request(as_messages(messages, image, text, system), **options)).result()
 
     def stream(
         self,
@@ -180,8 +179,7 @@ class ChatModel:
         **options: Any,
     ) -> Iterator[str]:
         """As `generate`, in pieces as they are said; bad input is raised at once, before the first piece."""
-        request = self.request(_messages(messages, image, text, system), **options)
-        return text_pieces(self.processor.tokenizer, self.tokens(request))
+        return self.pieces(self.request(as_messages(messages, image, text, system), **options))
 
     def generate_batch(
         self,
@@ -189,7 +187,6 @@ class ChatModel:
         texts: Sequence[str] | str,
         *,
         system: str | None = None,
-        batch_size: int = 8,
         **options: Any,
     ) -> list[str]:
         """Answer several questions at once: what `generate` answers to each alone (below float32, up to rounding).
@@ -198,7 +195,6 @@ class ChatModel:
             images: for each question a picture, a list of them or None; None for text alone.
             texts: the questions, or one that is asked of every picture.
             system: system prompt of all of them.
-            batch_size: so many are computed together; less needs less memory.
             options: see the class.
 
         Raises:
@@ -213,18 +209,18 @@ class ChatModel:
         images = [None] * len(texts) if images is None else images
         if len(images) != len(texts):
             raise ValueError(f"{len(images)} images and {len(texts)} texts were given; give one image for each text")
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size={batch_size!r} must be a whole number of at least 1")
         requests = []
         for number, (image, text) in enumerate(zip(images, texts, strict=True), 1):
             try:
-                requests.append(self.request(_messages(None, image, text, system), **options))
+                requests.append(self.request(as_messages(None, image, text, system), **options))
             except ValueError as error:
                 raise ValueError(f"question {number}: {error}") from error
-        answers: list[str] = []
-        for start in range(0, len(requests), batch_size):
-            answers += self._answer_together(requests[start : start + batch_size])
-        return answers
+        generations = [self.engine.submit(request) for request in requests]
+        try:
+            return [generation.result().text for generation in generations]
+        finally:
+            for generation in generations:
+                generation.cancel()
 
     def start_chat(self, system: str | None = None, tile: bool | int = False) -> "Chat":
         """Begin a conversation."""
@@ -239,49 +235,43 @@ class ChatModel:
         temperature: float = 0.0,
         top_p: float = 1.0,
         top_k: int | None = None,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
         seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        logprobs: int | None = None,
+        timeout: float | None = None,
         tile: bool | int = False,
-    ) -> _Request:
+    ) -> Request:
         """Check and encode a conversation that ends with the user's turn."""
-        sampling = Sampling(temperature, top_p, top_k, seed)
+        sampling = Sampling(temperature, top_p, top_k, min_p, repetition_penalty, seed)
         limit = _one_limit(max_length, max_new_tokens)
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        if not all(isinstance(one, str) and one for one in stops):
+            raise ValueError(f"stop={stop!r} must be a string that is not empty, or several")
+        if logprobs is not None and (not isinstance(logprobs, int) or logprobs < 0):
+            raise ValueError(f"logprobs={logprobs!r} must be a whole number of at least 0")
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"timeout={timeout!r} must be a number of seconds above 0")
         prompt = self.processor.encode(messages, add_generation_prompt=True, max_tiles=_tiles(tile))
-        steps, context = (
-            count_steps(self.model, prompt),
-            self.model.config.text_config.max_position_embeddings,
-        )
-        if (needed := steps + (limit or 1)) > context:
-            raise ValueError(
-                f"the conversation takes {steps} steps, with the answer up to {needed}, but the model's "
-                f"context is {context}: shorten the text or ask for less"
-            )
-        return _Request(prompt, limit or min(DEFAULT_NEW_TOKENS, context - steps), sampling)
+        limit = limit or max(1, min(DEFAULT_NEW_TOKENS, self.engine.room_behind(prompt)))
+        request = Request(prompt, limit, sampling, self._stop_ids, stops, logprobs, timeout=timeout)
+        self.engine.check(request)
+        return request
 
-    def tokens(self, request: _Request, memory: Memory | None = None) -> Iterator[int]:
-        """The answer's tokens as they are said."""
-        batch = self.processor.collate([request.prompt])
-        rows = generate_tokens(self.model, batch, request.max_new_tokens, request.sampling, self._stop_ids, memory)
-        for (token,) in rows:
-            assert token is not None  # the only row ends with the loop
-            yield token
-
-    def _answer_together(self, requests: list[_Request]) -> list[str]:
-        batch = self.processor.collate([request.prompt for request in requests])
-        limits = [request.max_new_tokens for request in requests]
-        steps = generate_tokens(self.model, batch, max(limits), requests[0].sampling, self._stop_ids)
-        columns = list(zip(*steps, strict=True)) or [()] * len(requests)
-        tokens = [
-            [token for token in column[:limit] if token is not None]
-            for column, limit in zip(columns, limits, strict=True)
-        ]
-        return [to_text(self.processor.tokenizer, row) for row in tokens]
+    def pieces(self, request: Request) -> Iterator[str]:
+        """Text as it is said, of a request made by `request`."""
+        # Handed over at the first piece: a stream that nobody reads costs nothing.
+        for piece in self.engine.submit(request):
+            if piece.text:
+                yield piece.text
 
 
 class Chat:
     """A conversation with a model, made by `ChatModel.start_chat`.
 
-    It keeps its cache between turns, so that a turn costs its own tokens only. A turn that fails, or is
-    broken off, is as if it had not been asked.
+    The engine keeps what it computed for earlier turns, so that a turn costs its own tokens only. A turn that fails,
+    or is broken off, is as if it had not been asked.
     """
 
     def __init__(self, model: ChatModel, system: str | None = None, tile: bool | int = False) -> None:
@@ -297,7 +287,6 @@ class Chat:
     def reset(self) -> None:
         """Forget everything but the system prompt."""
         self._messages = _system_message(self._system)
-        self._memory: Memory | None = None
 
     def ask(self, text: str, image: Any = None, **options: Any) -> str:
         """The answer to a next turn; takes what `ChatModel.generate` takes.
@@ -317,16 +306,12 @@ class Chat:
             asked = _user_message(text, [_as_seen(one, self._model.processor.image_processor) for one in pictures])
         return self._say([*self._messages, asked], request)
 
-    def _say(self, messages: list[dict[str, Any]], request: _Request) -> Iterator[str]:
-        # While the answer is under way only this call has the memory: broken off, the next starts afresh.
-        memory, self._memory = self._memory or Memory.empty(self._model.model), None
-        memory.keep_beginning(request.prompt, self._model.processor.ids.image)
+    def _say(self, messages: list[dict[str, Any]], request: Request) -> Iterator[str]:
         said = []
-        for piece in text_pieces(self._model.processor.tokenizer, self._model.tokens(request, memory)):
+        for piece in self._model.pieces(request):
             said.append(piece)
             yield piece
         self._messages = [*messages, {"role": "assistant", "content": "".join(said)}]
-        self._memory = memory
 
 
 def _as_seen(picture: Image.Image, images: NeoImageProcessor) -> Image.Image:
@@ -346,7 +331,7 @@ def copy_messages(messages: Messages) -> list[dict[str, Any]]:
     return copies
 
 
-def _messages(messages: Messages | None, image: Any, text: str | None, system: str | None) -> list[dict[str, Any]]:
+def as_messages(messages: Messages | None, image: Any, text: str | None, system: str | None) -> list[dict[str, Any]]:
     """The conversation that the arguments of `generate` make."""
     if messages is None:
         return [*_system_message(system), _user_message(text, _pictures(image))]

@@ -1,5 +1,6 @@
 """Choosing the next token from its logits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,51 +21,76 @@ class Sampling:
     """Sample only among the likeliest tokens that together reach this probability."""
     top_k: int | None = None
     """Sample only among so many likeliest tokens."""
+    min_p: float = 0.0
+    """Sample only among tokens at least this likely, relative to the likeliest."""
+    repetition_penalty: float = 1.0
+    """Logits of tokens that stand in the prompt or the answer are divided by it, negative ones multiplied."""
     seed: int | None = None
     """Same seed, same answer; None draws a new one each time. Of no effect at temperature 0."""
 
     def __post_init__(self) -> None:
-        for name, kinds in (("temperature", int | float), ("top_p", int | float), ("top_k", int), ("seed", int)):
+        numbers = ("temperature", "top_p", "min_p", "repetition_penalty")
+        for name in (*numbers, "top_k", "seed"):
             value = getattr(self, name)
-            if not isinstance(value, kinds) and (value is not None or name not in ("top_k", "seed")):
-                raise ValueError(f"{name}={value!r} must be a {'whole ' if kinds is int else ''}number")
+            kinds = int | float if name in numbers else int
+            if (value is not None or name in numbers) and (not isinstance(value, kinds) or isinstance(value, bool)):
+                raise ValueError(f"{name}={value!r} must be a {'' if name in numbers else 'whole '}number")
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature={self.temperature} must be 0 or more")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p} must lie above 0 and be 1 at the most")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k={self.top_k} must be at least 1")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p={self.min_p} must lie between 0 and 1")
+        if not 0 < self.repetition_penalty < float("inf"):
+            raise ValueError(f"repetition_penalty={self.repetition_penalty} must be above 0; 1 is none")
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise ValueError(f"seed={self.seed} must lie between 0 and 2**63 - 1")
 
-    def generators(self, rows: int) -> list[torch.Generator]:
-        """One generator for each row of a batch, of the same seed: a row is sampled as if it were alone."""
-        generators = [torch.Generator() for _ in range(rows if self.temperature else 0)]
-        for generator in generators:
-            generator.manual_seed(self.seed) if self.seed is not None else generator.seed()
-        return generators
-
-    def choose(self, logits_BV: Tensor, generators: list[torch.Generator]) -> Tensor:
-        """(B, V) logits to (B,) token ids."""
+    def generator(self) -> torch.Generator | None:
+        """The random numbers of one request; none are needed at temperature 0."""
         if not self.temperature:
-            return logits_BV.argmax(-1)
-        # In float32 on the CPU, so that a seed means the same tokens on every device.
-        rows = zip(self.probabilities(logits_BV.float().cpu()), generators, strict=True)
-        return torch.cat([torch.multinomial(row, 1, generator=one) for row, one in rows]).to(logits_BV.device)
+            return None
+        generator = torch.Generator()
+        generator.manual_seed(self.seed) if self.seed is not None else generator.seed()
+        return generator
 
-    def probabilities(self, logits_BV: Tensor) -> Tensor:
-        """(B, V) probabilities that are sampled from, at a temperature above 0."""
+    def choose(self, logits_V: Tensor, generator: torch.Generator | None, seen: Sequence[int] = ()) -> int:
+        """The next token.
+
+        Args:
+            logits_V: of one request.
+            generator: from `generator()`, its state is moved on.
+            seen: tokens of prompt and answer, for the repetition penalty.
+        """
+        if self.repetition_penalty != 1:
+            logits_V = self._penalised(logits_V, seen)
+        if generator is None:
+            return int(logits_V.argmax())
+        # In float32 on the CPU, so that a seed means the same tokens on every device.
+        return int(torch.multinomial(self.probabilities(logits_V.float().cpu()), 1, generator=generator))
+
+    def probabilities(self, logits_V: Tensor) -> Tensor:
+        """(V,) probabilities that are sampled from, at a temperature above 0."""
         # From the largest down, so that a temperature near 0 makes -inf of the others and never inf - inf.
-        below_BV = logits_BV - logits_BV.amax(-1, keepdim=True)
-        probabilities = (below_BV.double() / self.temperature).softmax(-1).to(logits_BV.dtype)
-        if self.top_k is None and self.top_p == 1:
+        below_V = logits_V - logits_V.max()
+        probabilities = (below_V.double() / self.temperature).softmax(-1).to(logits_V.dtype)
+        if self.top_k is None and self.top_p == 1 and not self.min_p:
             return probabilities
-        sorted_BV, order_BV = probabilities.sort(dim=-1, descending=True, stable=True)
+        sorted_V, order_V = probabilities.sort(descending=True, stable=True)
         if self.top_k is not None:
-            sorted_BV[:, self.top_k :] = 0
+            sorted_V[self.top_k :] = 0
         if self.top_p < 1:
             # A token stays while those before it do not reach top_p; the first always does.
-            before_BV = sorted_BV.cumsum(-1) - sorted_BV
-            sorted_BV[before_BV >= self.top_p * sorted_BV.sum(-1, keepdim=True)] = 0
-        kept = torch.zeros_like(probabilities).scatter(-1, order_BV, sorted_BV)
-        return kept / kept.sum(-1, keepdim=True)
+            before_V = sorted_V.cumsum(-1) - sorted_V
+            sorted_V[before_V >= self.top_p * sorted_V.sum()] = 0
+        sorted_V[sorted_V < self.min_p * sorted_V[0]] = 0
+        kept = torch.zeros_like(probabilities).scatter(-1, order_V, sorted_V)
+        return kept / kept.sum()
+
+    def _penalised(self, logits_V: Tensor, seen: Sequence[int]) -> Tensor:
+        ids = torch.tensor(sorted(set(seen)), dtype=torch.long, device=logits_V.device)
+        scores = logits_V[ids]
+        penalty = self.repetition_penalty
+        return logits_V.index_put((ids,), torch.where(scores < 0, scores * penalty, scores / penalty))

@@ -73,6 +73,16 @@ def padded_sdpa(
     return out[..., :width]
 
 
+def attend_one(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """One new token that sees all keys: (B, H, 1, E) queries; two products, nothing padded or copied.
+
+    Queries that share a key head are the rows of one product. Softmax in float32.
+    """
+    grouped = query.reshape(*key.shape[:2], -1, query.shape[-1])
+    scores = (grouped @ key.transpose(-1, -2)).float() * scale
+    return (scores.softmax(-1).to(value.dtype) @ value).reshape(*query.shape[:-1], value.shape[-1])
+
+
 def sdpa_by_segments(
     query: Tensor, key: Tensor, value: Tensor, rows: list[list[Segment]], query_start: int, scale: float
 ) -> Tensor:

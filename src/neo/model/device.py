@@ -1,5 +1,8 @@
 """Where a network computes, and with what numbers."""
 
+import os
+from pathlib import Path
+
 import torch
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -23,3 +26,14 @@ def choose_device(device: str | torch.device) -> torch.device:
         found = ", ".join(kind for kind in there if there[kind])
         raise ValueError(f"device={device!r} is not on this machine, which has {found}")
     return chosen
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that could be taken: of a GPU's free memory, or of what the system can give without swapping."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    table = Path("/proc/meminfo")
+    if table.is_file():  # Linux; elsewhere the system does not say what it could free
+        available = next(line for line in table.read_text().splitlines() if line.startswith("MemAvailable"))
+        return int(available.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -1,0 +1,189 @@
+"""Keys and values of the sequences under way, and of finished ones that a later request may begin with.
+
+Every sequence has one store: per layer its keys, 2 * head_dim wide, and its values, head_dim wide, as they are and one
+token after the other, so that attention reads them in place. All stores share one budget. A finished sequence's store
+is kept until the room is needed, least recently used first. A request that begins with the same content (same words,
+pictures of the same pixels) takes its beginning from there: by taking the store over where little else is in it, by
+copying otherwise.
+"""
+
+import logging
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neo.model.config import NeoTextConfig
+
+logger = logging.getLogger(__name__)
+
+GROWTH = 128
+"""Tokens by which stores grow."""
+MOST_KEPT = 256
+"""Finished sequences kept at the most, since each is compared with every new request."""
+
+
+def bytes_per_token(config: NeoTextConfig, dtype: torch.dtype) -> int:
+    """What one token takes in a cache: a key and a value in every layer."""
+    return config.num_hidden_layers * config.num_key_value_heads * 3 * config.head_dim * dtype.itemsize
+
+
+class Store:
+    """Keys and values of one sequence; the first `length` of `capacity` tokens are filled."""
+
+    def __init__(self, config: NeoTextConfig, dtype: torch.dtype, device: torch.device, capacity: int) -> None:
+        self.length, self.capacity = 0, capacity
+        layers, heads, D = config.num_hidden_layers, config.num_key_value_heads, config.head_dim
+        self.keys = torch.empty(layers, 1, heads, capacity, 2 * D, dtype=dtype, device=device)
+        self.values = torch.empty(layers, 1, heads, capacity, D, dtype=dtype, device=device)
+        self.contents = np.empty(capacity, np.int64)
+        """Of each token its id, or for a picture's the number that stands for its pixels."""
+
+    def write(self, layer: int, start: int, keys_1KLE: Tensor, values_1KLD: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the next tokens of one layer in at `start`; returns all keys and values of that layer up to them."""
+        stop = start + keys_1KLE.shape[2]
+        self.keys[layer, :, :, start:stop] = keys_1KLE
+        self.values[layer, :, :, start:stop] = values_1KLD
+        return self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop]
+
+    def advance(self, contents: np.ndarray) -> None:
+        """Say that every layer holds the next tokens, and what they are."""
+        self.contents[self.length : self.length + len(contents)] = contents
+        self.length += len(contents)
+
+    def shared_with(self, contents: np.ndarray) -> int:
+        """Tokens at the beginning that are the same."""
+        common = min(self.length, len(contents))
+        differ = np.flatnonzero(self.contents[:common] != contents[:common])
+        return int(differ[0]) if len(differ) else common
+
+
+class CacheMemory:
+    """All stores of an engine, within one budget."""
+
+    def __init__(
+        self, config: NeoTextConfig, dtype: torch.dtype, device: torch.device, budget: int, reuse: bool = True
+    ) -> None:
+        """Prepare the memory; it is taken as stores are opened.
+
+        Args:
+            config: sizes of the decoder.
+            dtype: of keys and values.
+            device: where they live.
+            budget: bytes for all stores together.
+            reuse: keep finished sequences for requests that begin like them.
+        """
+        self.config, self.dtype, self.device, self.reuse = config, dtype, device, reuse
+        self.capacity = budget // bytes_per_token(config, dtype)
+        """Tokens that fit in all."""
+        self.used = 0
+        """Tokens that stores were opened for."""
+        self.live: list[Store] = []
+        self.kept: OrderedDict[int, Store] = OrderedDict()  # by id(store), least recently used first
+
+    def fits(self, tokens: int) -> bool:
+        """Whether one sequence of this length could ever be held."""
+        return _rounded(tokens) <= self.capacity
+
+    def open(self, contents: np.ndarray, room: int) -> Store | None:
+        """A store for a sequence of these contents, filled with as much of its beginning as is known.
+
+        At least the last token is left to be computed, since its logits are wanted.
+
+        Returns:
+            None when there is no room; nothing has changed then but what was kept.
+        """
+        source, shared = self._best(contents[:-1]) if self.reuse else (None, 0)
+        if source is not None and id(source) in self.kept and 2 * shared >= source.length:
+            return self._take_over(source, shared, room)
+        if not self._make_room(_rounded(room), spare=source):
+            if source is None or id(source) not in self.kept:
+                return None
+            return self._take_over(source, shared, room)
+        store = self._new(_rounded(room))
+        if source is not None:
+            self._copy(source, store, shared)
+        return store
+
+    def longest_known(self, contents: np.ndarray) -> int:
+        """Tokens at the beginning of these contents that some store holds."""
+        return self._best(contents[:-1])[1] if self.reuse else 0
+
+    def grow(self, store: Store, room: int) -> bool:
+        """Let a live store hold so many tokens; False when there is no room for that."""
+        if room <= store.capacity:
+            return True
+        capacity = _rounded(room)
+        if not self._make_room(capacity - store.capacity):
+            return False
+        larger = Store(self.config, self.dtype, self.device, capacity)
+        self._copy(store, larger, store.length)
+        self.used += capacity - store.capacity
+        store.keys, store.values, store.contents = larger.keys, larger.values, larger.contents
+        store.capacity = capacity
+        return True
+
+    def close(self, store: Store, keep: bool = True) -> None:
+        """End a sequence; what it held is kept for others if there is something to keep."""
+        self.live.remove(store)
+        if keep and self.reuse and store.length:
+            self.kept[id(store)] = store
+            if len(self.kept) > MOST_KEPT:
+                self._forget_oldest()
+        else:
+            self.used -= store.capacity
+
+    def forget(self) -> None:
+        """Drop everything that is kept."""
+        while self.kept:
+            self._forget_oldest()
+
+    def _best(self, contents: np.ndarray) -> tuple[Store | None, int]:
+        best, shared = None, 0
+        for store in [*self.live, *self.kept.values()]:
+            if (common := store.shared_with(contents)) > shared:
+                best, shared = store, common
+        # Nothing ends inside a picture: its tokens saw one another.
+        while shared and shared < len(contents) and contents[shared] == contents[shared - 1] < 0:
+            shared -= 1
+        return (best, shared) if shared else (None, 0)
+
+    def _new(self, capacity: int) -> Store:
+        store = Store(self.config, self.dtype, self.device, capacity)
+        self.used += capacity
+        self.live.append(store)
+        return store
+
+    def _take_over(self, store: Store, shared: int, room: int) -> Store | None:
+        del self.kept[id(store)]
+        self.live.append(store)
+        kept_length, store.length = store.length, shared
+        if self.grow(store, room):
+            return store
+        store.length = kept_length
+        self.close(store)
+        return None
+
+    def _copy(self, source: Store, target: Store, length: int) -> None:
+        target.keys[:, :, :, :length] = source.keys[:, :, :, :length]
+        target.values[:, :, :, :length] = source.values[:, :, :, :length]
+        target.contents[:length] = source.contents[:length]
+        target.length = length
+        if id(source) in self.kept:
+            self.kept.move_to_end(id(source))
+
+    def _make_room(self, tokens: int, spare: Store | None = None) -> bool:
+        """Forget kept stores, but for one, until so many tokens are free."""
+        for key in [key for key in self.kept if spare is None or key != id(spare)]:
+            if self.used + tokens <= self.capacity:
+                break
+            self.used -= self.kept.pop(key).capacity
+        return self.used + tokens <= self.capacity
+
+    def _forget_oldest(self) -> None:
+        self.used -= self.kept.popitem(last=False)[1].capacity
+
+
+def _rounded(tokens: int) -> int:
+    return -(-tokens // GROWTH) * GROWTH

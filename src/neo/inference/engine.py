@@ -1,0 +1,436 @@
+"""The engine: many requests at once on one model, each answered as if it were alone.
+
+Requests join and leave between steps. A step is one forward for all of them: one new token for those that are
+answering, and up to `chunk_tokens` of the prompts of those that have just come, so that a long prompt does not hold up
+running answers. Prompts are cut only outside pictures, whose tokens see one another. Where a prompt begins like
+an earlier sequence, its beginning comes from the cache (`neo.inference.cache`).
+
+engine = Engine(model, processor)
+generation = engine.submit(Request(prompt, max_new_tokens=64))
+for piece in generation: ...            # or generation.result()
+
+Whoever waits for an answer drives the engine; `start()` gives it a thread of its own instead, as a server wants.
+"""
+
+import logging
+import os
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Sequence as Items
+from hashlib import blake2b
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from neo.inference.cache import GROWTH, CacheMemory, Store, bytes_per_token
+from neo.inference.forward import Picture, Span, forward
+from neo.inference.generation import Generation, Request, TokenLogprob
+from neo.model.device import free_memory
+from neo.model.neo import NeoForConditionalGeneration
+from neo.processing.processor import Encoded, NeoProcessor
+
+logger = logging.getLogger(__name__)
+
+CACHE_SHARE = 0.4
+"""Of the free memory, what the cache may take unless said otherwise."""
+FEATURE_SHARE = 0.05
+"""Of the cache's memory, what encoded pictures may take beside it."""
+WORTH_WAITING = 64
+"""A request waits while another computes a beginning that both share, if it is longer than what is known by so many."""
+
+
+class _Sequence:
+    """A request on its way through the engine: all tokens that are known, and the store of those that are computed."""
+
+    def __init__(self, generation: Generation, positions_3L: Tensor, image_token_id: int, secret: bytes) -> None:
+        self.generation, self.request = generation, generation.request
+        prompt = self.request.prompt
+        self.ids: list[int] = prompt.input_ids.tolist()
+        self.prompt_length = len(self.ids)
+        self.pictures, self._contents = _contents(prompt, image_token_id, secret)
+        self._positions_3L = positions_3L
+        self._next_t = int(positions_3L[0, -1]) + 1
+        self.store: Store | None = None
+        self.generator = self.request.sampling.generator()
+        self.constraint = self.request.constraint() if self.request.constraint else None
+
+    @property
+    def computed(self) -> int:
+        """Tokens in the store."""
+        return self.store.length if self.store else 0
+
+    @property
+    def pending(self) -> int:
+        """Known tokens that are still to be computed."""
+        return len(self.ids) - self.computed
+
+    @property
+    def prefilling(self) -> bool:
+        """Whether part of the prompt is to be computed."""
+        return self.computed < self.prompt_length
+
+    def contents(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """What stands at these tokens, see `_contents`."""
+        said = self.ids[max(start, self.prompt_length) : stop]
+        return np.concatenate([self._contents[start:stop], np.array(said, np.int64)])
+
+    def positions(self, start: int, stop: int) -> Tensor:
+        """(3, stop - start) t, h, w; in the answer words count on in t and stand at h = w = 0."""
+        said = torch.arange(max(start, self.prompt_length), max(stop, self.prompt_length)) - self.prompt_length
+        return torch.cat([self._positions_3L[:, start:stop], F.pad((said + self._next_t)[None], (0, 0, 0, 2))], dim=1)
+
+    def chunk_end(self, most: int) -> int:
+        """Where the next chunk ends: outside pictures, behind the first one where that is larger than allowed."""
+        stop = min(self.computed + most, len(self.ids))
+        for picture in self.pictures:
+            if picture.start < stop < picture.stop:
+                return picture.start if picture.start > self.computed else picture.stop
+        return stop
+
+
+class Engine:
+    """Answers requests on one model; see the module."""
+
+    def __init__(
+        self,
+        model: NeoForConditionalGeneration,
+        processor: NeoProcessor,
+        *,
+        cache_memory: int | None = None,
+        max_batch: int = 16,
+        chunk_tokens: int = 512,
+        reuse: bool = True,
+    ) -> None:
+        """Prepare to answer; memory is taken as requests come.
+
+        Args:
+            model: in evaluation mode, on its device.
+            processor: its processor.
+            cache_memory: bytes for keys and values; by default 40 % of what is free.
+            max_batch: sequences answered at the same time; others wait.
+            chunk_tokens: tokens of prompts computed in one step, a picture always whole.
+            reuse: keep what was computed for later requests with the same beginning.
+
+        Raises:
+            ValueError: a number out of range, or the cache would not hold a single sequence.
+        """
+        for name, value in (("max_batch", max_batch), ("chunk_tokens", chunk_tokens)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+        text = model.config.text_config
+        if cache_memory is None:
+            cache_memory = int(CACHE_SHARE * free_memory(model.device))
+        if cache_memory < GROWTH * bytes_per_token(text, model.dtype):
+            least = GROWTH * bytes_per_token(text, model.dtype)
+            raise ValueError(f"cache_memory={cache_memory} bytes is too little for this model: at least {least}")
+        self.model, self.processor = model, processor
+        self.max_batch, self.chunk_tokens = max_batch, chunk_tokens
+        self.memory = CacheMemory(text, model.dtype, model.device, cache_memory, reuse)
+        self.waiting: deque[_Sequence] = deque()
+        self.running: list[_Sequence] = []
+        self.preemptions = 0
+        """Times a sequence gave its memory up to others and began anew."""
+        self._features: OrderedDict[int, Tensor] = OrderedDict()
+        self._feature_room = int(FEATURE_SHARE * cache_memory) if reuse else 0
+        self._secret = os.urandom(16)
+        self._stepping = threading.Lock()
+        self._submitting = threading.Lock()
+        self._work = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    # --- for those who ask ---
+
+    def submit(self, request: Request) -> Generation:
+        """Take a request; its answer comes through what is returned.
+
+        Raises:
+            ValueError: it could never be answered: longer than the model's context or than the whole cache.
+            RuntimeError: the engine is closed.
+        """
+        generation = Generation(request, self.processor.tokenizer, self._wait)
+        prompt = request.prompt
+        positions_3L = self.model.get_positions(prompt.input_ids[None], prompt.image_grid_hw)[:, 0]
+        self.check(request)
+        sequence = _Sequence(generation, positions_3L, self.processor.ids.image, self._secret)
+        with self._submitting:
+            if self._closed:
+                raise RuntimeError("the engine is closed")
+            self.waiting.append(sequence)
+        self._work.set()
+        return generation
+
+    def room_behind(self, prompt: Encoded) -> int:
+        """Tokens that can follow a prompt, by the model's context and by the cache; below 1 where it is too long."""
+        context = self.model.config.text_config.max_position_embeddings - self._steps(prompt)
+        return min(context, self.memory.capacity - len(prompt.input_ids))
+
+    def check(self, request: Request) -> None:
+        """Refuse what could never be answered.
+
+        Raises:
+            ValueError: it is longer than the model's context or than the whole cache.
+        """
+        steps, context = self._steps(request.prompt), self.model.config.text_config.max_position_embeddings
+        if (needed := steps + request.max_new_tokens) > context:
+            raise ValueError(
+                f"the conversation takes {steps} steps, with the answer up to {needed}, but the model's "
+                f"context is {context}: shorten the text or ask for less"
+            )
+        tokens = len(request.prompt.input_ids) + request.max_new_tokens
+        if not self.memory.fits(tokens):
+            raise ValueError(
+                f"the request takes up to {tokens} tokens but the cache holds {self.memory.capacity}: "
+                "ask for less, or give the engine more cache_memory"
+            )
+
+    def step(self) -> bool:
+        """One forward for all; whether there is more to do."""
+        with self._stepping:
+            self._step()
+            return bool(self.waiting or self.running)
+
+    def start(self) -> Self:
+        """Work in a thread of its own from now on."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="neo-engine", daemon=True)
+            self._thread.start()
+        return self
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests are taken and answered."""
+        return not self._closed and (self._thread is None or self._thread.is_alive())
+
+    def close(self) -> None:
+        """End the thread and all requests; further ones are refused."""
+        with self._submitting:
+            self._closed = True
+        self._work.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        with self._stepping:
+            self._end_all(RuntimeError("the engine was closed before the answer was complete"))
+            self.memory.forget()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- steps ---
+
+    def _step(self) -> None:
+        self._drop_ended()
+        self._admit()
+        planned = self._plan()
+        for sequence, logits_V, error in self._compute(planned):
+            if error is None and not sequence.pending:
+                error = self._answer(sequence, logits_V)
+            if error is not None:
+                sequence.generation.end("error", error)
+        self._drop_ended()
+
+    def _drop_ended(self) -> None:
+        """Let go of sequences that ended, were cancelled or took too long."""
+        for sequence in [*self.running, *self.waiting]:
+            generation = sequence.generation
+            if generation.finish_reason is None and (generation.cancelled or generation.overdue):
+                generation.end("cancelled" if generation.cancelled else "timeout")
+        for sequence in [one for one in self.running if one.generation.finish_reason is not None]:
+            self.running.remove(sequence)
+            self._release(sequence, keep=sequence.generation.error is None)
+        for sequence in [one for one in list(self.waiting) if one.generation.finish_reason is not None]:
+            self.waiting.remove(sequence)
+
+    def _admit(self) -> None:
+        """Let waiting requests join while there is room, in their order."""
+        while self.waiting and len(self.running) < self.max_batch:
+            sequence = self.waiting[0]
+            if self._soon_known(sequence):
+                return
+            room = len(sequence.ids) + min(sequence.request.max_new_tokens, GROWTH)
+            store = self.memory.open(sequence.contents(), min(room, self._most(sequence)))
+            if store is None:
+                return
+            self.waiting.popleft()
+            sequence.store = store
+            sequence.generation.reused_tokens = min(store.length, sequence.prompt_length)
+            self.running.append(sequence)
+
+    def _soon_known(self, sequence: _Sequence) -> bool:
+        """Whether a running prefill computes a beginning that this request will find in the cache then."""
+        if not self.memory.reuse:
+            return False
+        shared = [_shared(one.contents(), sequence.contents()) for one in self.running if one.prefilling]
+        return bool(shared) and max(shared) > self.memory.longest_known(sequence.contents()) + WORTH_WAITING
+
+    def _plan(self) -> list[tuple[_Sequence, int]]:
+        """Which sequences go on in this step, and up to which of their tokens."""
+        planned = []
+        left = self.chunk_tokens
+        for sequence in list(self.running):
+            if sequence.pending > 1 and left <= 0:
+                continue
+            stop = sequence.chunk_end(left if sequence.pending > 1 else 1)
+            if not self._make_room(sequence, stop):
+                continue
+            if stop - sequence.computed > 1:
+                left -= stop - sequence.computed
+            planned.append((sequence, stop))
+        return [(sequence, stop) for sequence, stop in planned if sequence.store is not None]
+
+    def _make_room(self, sequence: _Sequence, stop: int) -> bool:
+        """Room for a sequence's next tokens, if need be by sending the youngest ones back to wait."""
+        while sequence.store is not None and not self.memory.grow(sequence.store, stop):
+            self._preempt(self.running[-1])
+        return sequence.store is not None
+
+    def _preempt(self, sequence: _Sequence) -> None:
+        logger.info("out of cache memory: a sequence of %d tokens waits and begins anew", len(sequence.ids))
+        self.preemptions += 1
+        self.running.remove(sequence)
+        self._release(sequence, keep=False)
+        self.waiting.appendleft(sequence)
+
+    def _release(self, sequence: _Sequence, keep: bool) -> None:
+        if sequence.store is not None:
+            self.memory.close(sequence.store, keep)
+            sequence.store = None
+
+    def _compute(self, planned: Items[tuple[_Sequence, int]]) -> list[tuple[_Sequence, Tensor, Exception | None]]:
+        """The logits behind each sequence's next tokens; where the forward fails, of which sequence it is."""
+        nothing = torch.empty(0)
+        try:
+            spans = [self._span(sequence, stop) for sequence, stop in planned]
+            logits = forward(self.model, spans) if spans else nothing
+            return [(sequence, row, None) for (sequence, _), row in zip(planned, logits, strict=True)]
+        except Exception as error:  # noqa: BLE001 - raised to whoever asked
+            if len(planned) == 1:
+                return [(planned[0][0], nothing, error)]
+            return [result for one in planned for result in self._compute([one])]
+
+    def _span(self, sequence: _Sequence, stop: int) -> Span:
+        assert sequence.store is not None
+        start = sequence.computed
+        numbers = [i for i, one in enumerate(sequence.pictures) if start <= one.start < stop]
+        return Span(
+            sequence.store,
+            sequence.ids[start:stop],
+            sequence.contents(start, stop),
+            sequence.positions(start, stop),
+            [sequence.pictures[i] for i in numbers],
+            [self._encoded(sequence, i) for i in numbers],
+        )
+
+    def _encoded(self, sequence: _Sequence, number: int) -> Tensor:
+        """The vectors of a picture, (tokens, C): from the last pictures' if it is among them."""
+        content = sequence.pictures[number].content
+        if content in self._features:
+            self._features.move_to_end(content)
+            return self._features[content]
+        prompt = sequence.request.prompt
+        sizes = prompt.image_grid_hw.prod(-1).tolist()
+        start = sum(sizes[:number])
+        pixels = prompt.pixel_values[start : start + sizes[number]].to(self.model.device)
+        with torch.inference_mode():
+            grid = prompt.image_grid_hw[number : number + 1].to(self.model.device)
+            features = self.model.model.get_image_features(pixels, grid)
+        self._features[content] = features
+        while sum(one.nbytes for one in self._features.values()) > self._feature_room:
+            self._features.popitem(last=False)
+        return features
+
+    def _answer(self, sequence: _Sequence, logits_V: Tensor) -> Exception | None:
+        """Choose a sequence's next token; what went wrong in doing so."""
+        generation, request = sequence.generation, sequence.request
+        try:
+            allowed_V = logits_V if sequence.constraint is None else sequence.constraint.mask(logits_V)
+            token = request.sampling.choose(allowed_V, sequence.generator, sequence.ids)
+            if token in request.stop_ids:
+                generation.end("stop")
+                return None
+            complete = sequence.constraint is not None and sequence.constraint.accept(token)
+            sequence.ids.append(token)
+            generation.say(token, None if request.logprobs is None else _logprob(logits_V, token, request.logprobs))
+            if generation.finish_reason is None and complete:
+                generation.end("stop")
+            if generation.finish_reason is None and len(generation.tokens) == request.max_new_tokens:
+                generation.end("length")
+        except Exception as error:  # noqa: BLE001 - raised to whoever asked
+            return error
+        return None
+
+    # --- around the steps ---
+
+    def _wait(self, generation: Generation) -> None:
+        """Until a request has news: by driving the engine, or while its thread does."""
+        if self._thread is not None:
+            generation.news.wait()
+        else:
+            with self._stepping:
+                if not generation.news.is_set() and generation.finish_reason is None:
+                    self._step()
+        generation.news.clear()
+
+    def _run(self) -> None:
+        try:
+            while not self._closed:
+                self._work.wait()
+                self._work.clear()
+                while not self._closed and self.step():
+                    pass
+        except BaseException as error:
+            logger.exception("the engine has died")
+            self._closed = True
+            self._end_all(RuntimeError(f"the engine has died: {error}"))
+            raise
+
+    def _end_all(self, error: Exception) -> None:
+        for sequence in [*self.running, *self.waiting]:
+            if sequence.generation.finish_reason is None:
+                sequence.generation.end("error", error)
+        self._drop_ended()
+
+    def _most(self, sequence: _Sequence) -> int:
+        """Tokens that a sequence can come to."""
+        return sequence.prompt_length + sequence.request.max_new_tokens
+
+    def _steps(self, prompt: Encoded) -> int:
+        """How much of the model's context a prompt takes, in steps of t: one a word token, one a picture."""
+        return int(self.model.get_positions(prompt.input_ids[None], prompt.image_grid_hw)[0].max()) + 1
+
+
+def _contents(prompt: Encoded, image_token_id: int, secret: bytes) -> tuple[list[Picture], np.ndarray]:
+    """The pictures of a prompt, and what stands at each token: its id, or a number below 0 for a picture's pixels.
+
+    The number is a keyed hash that only this process can make, so that nobody can aim at another's picture.
+    """
+    contents = prompt.input_ids.numpy().astype(np.int64)
+    places = np.flatnonzero(contents == image_token_id)
+    runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if len(places) else []
+    pictures, patch = [], 0
+    for run, (rows, columns) in zip(runs, prompt.image_grid_hw.tolist(), strict=True):
+        pixels = prompt.pixel_values[patch : patch + rows * columns].contiguous()
+        patch += rows * columns
+        digest = blake2b(pixels.numpy().data, digest_size=8, key=secret, salt=rows.to_bytes(8, "little"))
+        content = -1 - (int.from_bytes(digest.digest(), "little") >> 1)
+        pictures.append(Picture(int(run[0]), int(run[-1]) + 1, content))
+        contents[run] = content
+    return pictures, contents
+
+
+def _shared(a: np.ndarray, b: np.ndarray) -> int:
+    common = min(len(a), len(b))
+    differ = np.flatnonzero(a[:common] != b[:common])
+    return int(differ[0]) if len(differ) else common
+
+
+def _logprob(logits_V: Tensor, token: int, top: int) -> TokenLogprob:
+    logprobs_V = logits_V.float().log_softmax(-1)
+    values, ids = logprobs_V.topk(min(top, len(logprobs_V)))
+    return TokenLogprob(token, float(logprobs_V[token]), tuple(zip(ids.tolist(), values.tolist(), strict=True)))

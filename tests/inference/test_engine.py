@@ -1,0 +1,297 @@
+"""The engine against transformers' generate on the plain network, whatever else it is doing at the time."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from neo.inference.cache import GROWTH, bytes_per_token
+from neo.inference.engine import Engine
+from neo.inference.generation import Constraint, Generation, Request
+from neo.inference.sampling import Sampling
+from neo.model.neo import NeoForConditionalGeneration
+from neo.processing.processor import Encoded, NeoProcessor
+
+WORDS = ("What", "color", "is", "the", "circle", "red", "丸", "🙂")
+PROMPTS = 12
+MOST_TOKENS = 24
+
+
+@pytest.fixture(scope="module")
+def model(tiny_checkpoint: Path) -> NeoForConditionalGeneration:
+    return NeoForConditionalGeneration.from_pretrained(tiny_checkpoint).eval()
+
+
+@pytest.fixture(scope="module")
+def processor(tiny_checkpoint: Path) -> NeoProcessor:
+    return NeoProcessor.from_pretrained(tiny_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def prompts(processor: NeoProcessor) -> list[Encoded]:
+    """Mixed questions, with 0 to 2 of 4 pictures; some begin alike."""
+    noise, draw = np.random.default_rng(0), random.Random(0)
+    sizes = ((96, 128), (64, 64), (128, 64), (256, 256))
+    pictures = [Image.fromarray(noise.integers(0, 255, (*size, 3), dtype=np.uint8)) for size in sizes]
+    result = []
+    for _ in range(PROMPTS):
+        parts = [{"type": "image", "image": draw.choice(pictures)} for _ in range(draw.choice([0, 1, 1, 2]))]
+        text = " ".join(draw.choices(WORDS, k=draw.randint(1, 30)))
+        messages = [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+        result.append(processor.encode(messages, add_generation_prompt=True))
+    return result
+
+
+@pytest.fixture(scope="module")
+def expected(model: NeoForConditionalGeneration, processor: NeoProcessor, prompts: list[Encoded]) -> list[list[int]]:
+    """What transformers' generate says to each prompt, its end cut off."""
+    answers = []
+    for prompt in prompts:
+        inputs = {"input_ids": prompt.input_ids[None], "image_grid_hw": prompt.image_grid_hw}
+        pixels = {"pixel_values": prompt.pixel_values} if len(prompt.image_grid_hw) else {}
+        end = processor.ids.im_end
+        out = model.generate(**inputs, **pixels, max_new_tokens=MOST_TOKENS, do_sample=False, eos_token_id=[end])
+        said = out[0, len(prompt.input_ids) :].tolist()
+        answers.append(said[:-1] if said[-1] == end else said)
+    return answers
+
+
+def engine_of(model: NeoForConditionalGeneration, processor: NeoProcessor, tokens: int = 100_000, **options) -> Engine:
+    memory = tokens * bytes_per_token(model.config.text_config, model.dtype)
+    return Engine(model, processor, cache_memory=memory, **options)
+
+
+def ask(engine: Engine, prompt: Encoded, tokens: int = MOST_TOKENS, **options) -> Generation:
+    stop = frozenset({engine.processor.ids.im_end})
+    return engine.submit(Request(prompt, tokens, stop_ids=stop, **options))
+
+
+def assert_nothing_leaked(engine: Engine) -> None:
+    assert not engine.running
+    assert not engine.waiting
+    assert not engine.memory.live
+    kept = list(engine.memory.kept.values())
+    assert sum(store.capacity for store in kept) == engine.memory.used <= engine.memory.capacity
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32))
+def test_greedy_answers_in_any_schedule_are_those_alone(model, processor, prompts, expected, seed: int):
+    """Random requests that come, go and are cancelled, cache scarce or not, reused or not, prompts chunked or not."""
+    draw = random.Random(seed)
+    engine = engine_of(
+        model,
+        processor,
+        draw.choice([600, 1500, 100_000]),
+        max_batch=draw.randint(1, 16),
+        chunk_tokens=draw.choice([1, 7, 64, 512]),
+        reuse=draw.random() < 0.6,
+    )
+    to_come = [(draw.randrange(PROMPTS), draw.randint(1, 6)) for _ in range(draw.randint(1, 16))]
+    under_way: list[tuple[Generation, int, int, bool]] = []
+    while to_come or under_way:
+        while to_come and draw.random() < 0.5:
+            number, tokens = to_come.pop()
+            under_way.append((ask(engine, prompts[number], tokens), number, tokens, draw.random() < 0.15))
+        engine.step()
+        for entry in list(under_way):
+            generation, number, tokens, fickle = entry
+            if fickle and draw.random() < 0.3:
+                generation.cancel()
+            if generation.finish_reason is None:
+                continue
+            under_way.remove(entry)
+            right = expected[number][:tokens]
+            if generation.finish_reason == "cancelled":
+                assert generation.tokens == right[: len(generation.tokens)]
+            else:
+                assert generation.tokens == right
+                assert generation.finish_reason == ("length" if len(right) == tokens else "stop")
+    assert_nothing_leaked(engine)
+
+
+def test_scarce_memory_preempts_and_answers_all_the_same(model, processor, prompts, expected):
+    engine = engine_of(model, processor, 3 * GROWTH, reuse=False)
+    generations = [ask(engine, prompts[i]) for i in range(4)]
+    assert [generation.result().tokens for generation in generations] == [tuple(expected[i]) for i in range(4)]
+    tight = engine_of(model, processor, 2 * GROWTH, reuse=False, max_batch=2)
+    short = processor.encode([{"role": "user", "content": "What"}], add_generation_prompt=True)
+    alone = engine_of(model, processor).submit(Request(short, GROWTH + 20)).result().tokens
+    both = [tight.submit(Request(short, GROWTH + 20)) for _ in range(2)]
+    assert [one.result().tokens for one in both] == [alone, alone]
+    assert tight.preemptions > 0
+
+
+def test_running_answers_go_on_while_a_long_prompt_is_computed(model, processor, prompts):
+    engine = engine_of(model, processor, chunk_tokens=8, reuse=False)
+    running = ask(engine, prompts[0])
+    while not running.tokens:
+        engine.step()
+    long = processor.encode([{"role": "user", "content": "circle " * 100}], add_generation_prompt=True)
+    late = ask(engine, long)
+    before = len(running.tokens)
+    while not late.tokens and running.finish_reason is None:
+        engine.step()
+        assert len(running.tokens) > before or running.finish_reason
+        before = len(running.tokens)
+    assert not late.tokens or len(running.tokens) > 8
+
+
+def test_a_second_turn_computes_only_what_is_new(model, processor, prompts):
+    engine = engine_of(model, processor)
+    prompt = next(prompt for prompt in prompts if len(prompt.image_grid_hw) == 2)
+    first = ask(engine, prompt).result()
+    assert first.reused_tokens == 0
+    again = ask(engine, prompt).result()
+    assert again.reused_tokens == len(prompt.input_ids) - 1
+    assert again.tokens == first.tokens
+
+
+def test_another_picture_of_the_same_size_is_not_reused(model, processor):
+    noise = np.random.default_rng(1)
+    images = [Image.fromarray(noise.integers(0, 255, (64, 64, 3), dtype=np.uint8)) for _ in range(2)]
+    a, b = (
+        processor.encode([{"role": "user", "content": "What?", "image": image}], add_generation_prompt=True)
+        for image in images
+    )
+    assert torch.equal(a.input_ids, b.input_ids)
+    engine = engine_of(model, processor)
+    ask(engine, a).result()
+    second = ask(engine, b).result()
+    start = b.input_ids.tolist().index(processor.ids.image)
+    assert second.reused_tokens == start
+    assert second.tokens == ask(engine_of(model, processor), b).result().tokens
+
+
+def test_a_beginning_under_way_is_waited_for(model, processor, prompts):
+    engine = engine_of(model, processor)
+    prompt = max(prompts, key=lambda prompt: len(prompt.input_ids))
+    generations = [ask(engine, prompt, sampling=Sampling(1.0, seed=seed)) for seed in range(3)]
+    reused = [generation.result().reused_tokens for generation in generations]
+    assert reused == [0, len(prompt.input_ids) - 1, len(prompt.input_ids) - 1]
+
+
+def test_a_seed_repeats_in_any_company(model, processor, prompts):
+    options = {"sampling": Sampling(1.0, top_p=0.9, seed=3)}
+    alone = ask(engine_of(model, processor), prompts[1], **options).result().tokens
+    engine = engine_of(model, processor, chunk_tokens=16)
+    crowd = [ask(engine, prompt, sampling=Sampling(1.0)) for prompt in prompts]
+    assert ask(engine, prompts[1], **options).result().tokens == alone
+    assert all(one.result().finish_reason for one in crowd)
+
+
+def test_logprobs_are_those_of_the_network(model, processor, prompts):
+    prompt = prompts[0]
+    answer = ask(engine_of(model, processor), prompt, 6, logprobs=3).result()
+    ids = torch.cat([prompt.input_ids, torch.tensor(answer.tokens)])[None]
+    pixels = prompt.pixel_values if len(prompt.image_grid_hw) else None
+    with torch.inference_mode():
+        logits = model(input_ids=ids, pixel_values=pixels, image_grid_hw=prompt.image_grid_hw).logits[0]
+    right = logits.log_softmax(-1)[len(prompt.input_ids) - 1 : -1]
+    for place, said in enumerate(answer.logprobs):
+        assert said.logprob == pytest.approx(float(right[place, answer.tokens[place]]), abs=1e-4)  # measured: 6e-6
+        assert [token for token, _ in said.top] == right[place].topk(3).indices.tolist()
+
+
+def test_stop_strings(model, processor, prompts):
+    engine = engine_of(model, processor)
+    whole = ask(engine, prompts[2]).result().text
+    stop = whole[len(whole) // 2 : len(whole) // 2 + 3]
+    generation = ask(engine, prompts[2], stop=(stop,))
+    pieces = "".join(piece.text for piece in generation)
+    answer = generation.completion()
+    assert pieces == answer.text == whole[: whole.index(stop)]
+    assert answer.finish_reason == "stop"
+
+
+def test_timeout_and_cancel(model, processor, prompts):
+    engine = engine_of(model, processor)
+    assert ask(engine, prompts[0], timeout=1e-9).result().finish_reason == "timeout"
+    generation = ask(engine, prompts[0])
+    for _ in generation:
+        break
+    engine.step()
+    assert generation.finish_reason == "cancelled"
+    assert_nothing_leaked(engine)
+
+
+class Broken:
+    """A constraint that fails at the third token."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def mask(self, logits_V: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if self.calls == 3:
+            raise RuntimeError("broken")
+        return logits_V
+
+    def accept(self, token: int) -> bool:
+        return False
+
+
+def test_an_error_ends_its_request_alone(model, processor, prompts, expected, monkeypatch):
+    engine = engine_of(model, processor)
+    constraint: type[Constraint] = Broken
+    bad, good = ask(engine, prompts[1], constraint=constraint), ask(engine, prompts[3])
+    with pytest.raises(RuntimeError, match="broken"):
+        bad.result()
+    assert len(bad.tokens) == 2
+    assert good.result().tokens == tuple(expected[3])
+
+    encode = model.model.get_image_features
+    monkeypatch.setattr(model.model, "get_image_features", lambda pixels, grid: encode(pixels[:-4], grid))
+    with_picture = next(i for i, prompt in enumerate(prompts) if len(prompt.image_grid_hw))
+    without = next(i for i, prompt in enumerate(prompts) if not len(prompt.image_grid_hw))
+    engine = engine_of(model, processor)
+    bad, good = ask(engine, prompts[with_picture]), ask(engine, prompts[without])
+    assert good.result().tokens == tuple(expected[without])
+    with pytest.raises((RuntimeError, ValueError)):
+        bad.result()
+    assert_nothing_leaked(engine)
+
+
+def test_what_can_never_fit_is_refused_at_once(model, processor, prompts):
+    engine = engine_of(model, processor, GROWTH)
+    with pytest.raises(ValueError, match=f"takes up to .* tokens but the cache holds {GROWTH}"):
+        ask(engine, prompts[0], 2 * GROWTH)
+    with pytest.raises(ValueError, match="context is 2048"):
+        ask(engine_of(model, processor), prompts[0], 2048)
+    with pytest.raises(ValueError, match="cache_memory=10 bytes is too little"):
+        Engine(model, processor, cache_memory=10)
+    with pytest.raises(ValueError, match="max_batch=0"):
+        Engine(model, processor, max_batch=0)
+
+
+def test_a_thread_of_its_own(model, processor, prompts, expected):
+    with engine_of(model, processor).start() as engine:
+        generations = [ask(engine, prompt) for prompt in prompts]
+        assert [list(one.result().tokens) for one in generations] == expected
+        assert engine.alive
+        thread = engine._thread
+        unfinished = ask(engine, prompts[0])
+    assert thread is not None
+    assert not thread.is_alive()
+    assert not engine.alive
+    if unfinished.error is not None:
+        with pytest.raises(RuntimeError, match="closed"):
+            unfinished.result()
+    with pytest.raises(RuntimeError, match="closed"):
+        ask(engine, prompts[0])
+
+
+def test_thousands_of_requests_leave_memory_where_it_was(model, processor, prompts):
+    engine = engine_of(model, processor, 2000)
+    draw = random.Random(0)
+    for _ in range(40):
+        generations = [ask(engine, draw.choice(prompts), draw.randint(1, 2)) for _ in range(25)]
+        for generation in generations:
+            generation.result()
+    assert_nothing_leaked(engine)
+    assert len(engine._features) <= 4
