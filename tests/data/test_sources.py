@@ -1,29 +1,46 @@
 import json
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from neo.data.sources import CorpusSource, JsonSource, SyntheticSource
+from neo.data.config import SourceConfig
+from neo.data.sources import CorpusSource, Source, SyntheticSource, open_source
 
 RECORD = {"conversations": [{"from": "human", "value": "1 + 1?"}, {"from": "gpt", "value": "2"}]}
+
+
+def source(path: Path | list[str], **fields: object) -> Source:
+    return open_source(SourceConfig(path=str(path) if isinstance(path, Path) else path, **fields), "mine")
+
+
+def said(source: Source) -> list[str]:
+    """What the assistant says first, record by record."""
+    answers = [[m["content"] for m in source[k].messages if m["role"] == "assistant"] for k in range(len(source))]
+    return [first for first, *_ in answers]
 
 
 def test_json_and_jsonl_hold_the_same_records(tmp_path: Path) -> None:
     records = [{**RECORD, "family": str(number)} for number in range(3)]
     (tmp_path / "a.json").write_text(json.dumps(records))
     (tmp_path / "b.jsonl").write_text("\n\n".join(json.dumps(record) for record in records))
-    one, other = JsonSource(tmp_path / "a.json", "same"), JsonSource(tmp_path / "b.jsonl", "same")
+    one, other = source(tmp_path / "a.json"), source(tmp_path / "b.jsonl")
     assert len(one) == len(other) == 3
     assert [one[k] for k in range(3)] == [other[k] for k in range(3)]
     assert one[2].family == "2"
+    assert one[2].where == f"{tmp_path}/a.json, record 3"
+    assert other[2].where == f"{tmp_path}/b.jsonl, line 5"
+    with pytest.raises(IndexError):
+        one[3]
 
 
 def test_a_broken_line_is_named_by_its_number(tmp_path: Path) -> None:
-    (tmp_path / "b.jsonl").write_text(json.dumps(RECORD) + "\n\n{broken\n")
-    source = JsonSource(tmp_path / "b.jsonl")
-    assert source[0].messages
+    (tmp_path / "b.jsonl").write_bytes(json.dumps(RECORD).encode() + b"\r\n\n{broken\n")
+    broken = source(tmp_path / "b.jsonl")
+    assert broken[0].messages
     with pytest.raises(ValueError, match=r"b\.jsonl, line 3: not JSON"):
-        source[1]
+        broken[1]
 
 
 @pytest.mark.parametrize(
@@ -31,16 +48,94 @@ def test_a_broken_line_is_named_by_its_number(tmp_path: Path) -> None:
     [
         ("none.json", None, "no such file"),
         ("empty.json", "[]", "no record"),
+        ("empty.jsonl", "\n \n", "no record"),
         ("one.json", "{}", "must hold a list"),
         ("lines.json", "{}\n{}", "ending .jsonl"),
+        ("records.dat", "[]", "say which by kind"),
+        ("not.parquet", "[]", "not a Parquet file"),
+        ("not.tar", "[]" * 1000, "not a whole tar without compression"),
+        ("names.csv", "picture,caption\na,b\n", "line 1: one column must have the name image or file_name"),
+        ("quote.csv", 'image,caption\na,"b\nc,d\n', "row that begins in line 2 is not CSV"),
     ],
 )
 def test_files_that_are_not_records(tmp_path: Path, name: str, text: str | None, words: str) -> None:
     if text is not None:
         (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=words) as error:
-        JsonSource(tmp_path / name)
+        source(tmp_path / name)
     assert name in str(error.value)
+
+
+def test_files_of_a_pattern_a_folder_and_a_list_follow_one_another(tmp_path: Path) -> None:
+    for name, texts in {"b": "three\nfour", "a": "one\ntwo", "c": ""}.items():
+        (tmp_path / f"{name}.txt").write_text(texts)
+    (tmp_path / "notes.md").write_text("none of it")
+    (tmp_path / "d.jsonl").write_text(json.dumps({"text": "five"}))
+    everything = ["one", "two", "three", "four"]
+    assert said(source(tmp_path / "[a-c].txt")) == everything
+    assert said(source(tmp_path, kind="text")) == everything
+    both = source([str(tmp_path / "d.jsonl"), str(tmp_path / "?.txt")])
+    assert said(both) == ["five", *everything]
+    assert both[3].name == "mine[3]"
+    assert both[3].where == f"{tmp_path}/b.txt, line 1"
+    with pytest.raises(ValueError, match="kinds json, text; say which by kind"):
+        source(tmp_path)
+    with pytest.raises(ValueError, match=r"no file of records, which would end in \.tar"):
+        source(tmp_path, kind="webdataset")
+
+
+def test_units_of_plain_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\nOne,\nstill one.\n \n\nTwo.\n")
+    units = {unit: said(source(tmp_path / "a.txt", text_unit=unit)) for unit in ("line", "paragraph", "document")}
+    assert units == {
+        "line": ["One,", "still one.", "Two."],
+        "paragraph": ["One,\nstill one.", "Two."],
+        "document": ["One,\nstill one.\n \n\nTwo."],
+    }
+    (tmp_path / "latin.txt").write_bytes(b"one\ntw\xf6\n")
+    with pytest.raises(ValueError, match=r"latin\.txt, line 2: not text in UTF-8"):
+        source(tmp_path / "latin.txt")[1]
+
+
+def test_a_table_of_pictures(tmp_path: Path) -> None:
+    text = '\ufefffile_name;Caption;more\na.jpg;"A cat, ""Tom""\r\non a mat.";1\n\nb.jpg;;2\nc.jpg;A dog.\n'
+    (tmp_path / "captions.csv").write_bytes(text.encode())
+    table = source(tmp_path)  # the folder holds one table
+    asked, caption = table[0].messages
+    assert asked["image"] == [f"{tmp_path}/a.jpg"]
+    assert caption["content"] == 'A cat, "Tom"\r\non a mat.'
+    assert len(table) == 3
+    with pytest.raises(ValueError, match=r"captions\.csv, line 5: the record has none of .*; it has image"):
+        table[1]
+    with pytest.raises(ValueError, match=r"captions\.csv, line 6: the row has 2 values for 3 columns"):
+        table[2]
+    elsewhere = source(tmp_path / "captions.csv", image_root="/elsewhere", caption_prompt="Tell me.")
+    assert elsewhere[0].messages[0] == {"role": "user", "content": "Tell me.", "image": ["/elsewhere/a.jpg"]}
+
+
+def test_a_kept_index_is_used_and_follows_the_file(tmp_path: Path) -> None:
+    path, kept = tmp_path / "a.jsonl", tmp_path / "index"
+    path.write_text('{"text": "one"}\n')
+    first = source(path, index_dir=str(kept))
+    (index,) = kept.iterdir()
+    np.save(index, np.load(index)[[0, 1, 1]])  # a scan would not find the empty record that this adds
+    assert len(source(path, index_dir=str(kept))) == 2
+    path.write_text('{"text": "one"}\n{"text": "two"}\n{"text": "three"}\n')
+    assert said(source(path, index_dir=str(kept))) == ["one", "two", "three"]
+    assert len(list(kept.iterdir())) == 2
+    assert len(pickle.dumps(first)) < 2000  # what is kept in a file is not sent to worker processes
+
+
+def test_an_index_tells_the_units_of_text_apart(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("One,\nstill one.\n")
+    for unit, records in (("line", 2), ("document", 1)):
+        assert len(source(tmp_path / "a.txt", text_unit=unit, index_dir=str(tmp_path / "index"))) == records
+
+
+@pytest.mark.parametrize("fields", [{}, {"kind": "synthetic", "path": "a"}, {"kind": "json"}])
+def test_a_source_is_drawn_or_has_a_path(fields: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="kinds synthetic and corpus have none, any other needs one"):
+        SourceConfig(**fields)
 
 
 def test_synthetic_source_is_pure() -> None:

@@ -3,17 +3,32 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from neo.data.records import CAPTION_PROMPT
+
+TextUnit = Literal["line", "paragraph", "document"]
+Kind = Literal["json", "parquet", "webdataset", "csv", "text", "datasets", "synthetic", "corpus"]
+
 
 @dataclass
 class SourceConfig:
-    """One source of records."""
+    """One source of records: files, or a stream that is drawn."""
 
-    kind: Literal["json", "synthetic", "corpus"]
-    """A JSON or JSONL file, drawn pictures, or plain texts for a language model."""
+    kind: Kind | None = None
+    """What the files are; told by the endings of their names if left out (`neo.data.sources`). Or drawn pictures
+    (synthetic), or drawn plain texts for a language model (corpus)."""
     weight: float = 1.0
     """Share of the samples, relative to the other sources."""
-    path: str | None = None
-    """The file (kind json)."""
+    path: str | list[str] | None = None
+    """A file, a folder of them, a pattern such as data/*.tar, or a list of these."""
+    image_root: str | None = None
+    """Folder that relative picture paths are relative to; by default that of the file they stand in."""
+    caption_prompt: str = CAPTION_PROMPT
+    """What the user asks where a record has only a caption."""
+    text_unit: TextUnit = "line"
+    """What of a .txt file is a record: each line, each paragraph (up to an empty line) or all of it (kind text)."""
+    index_dir: str | None = None
+    """Folder that keeps where records begin in files, so that only the first run has to search them for it and none
+    holds it in memory (kinds json, webdataset, csv and text)."""
     families: dict[str, float] | None = None
     """Weight of each family; all of them by default (kind synthetic)."""
     seed: int = 0
@@ -22,9 +37,10 @@ class SourceConfig:
     """Samples before the source repeats itself (kinds synthetic and corpus)."""
 
     def __post_init__(self) -> None:
-        if (self.kind == "json") != (self.path is not None):
+        if (self.kind in ("synthetic", "corpus")) != (self.path is None):
             raise ValueError(
-                f"a source of kind {self.kind!r} has path={self.path!r}: kind json needs one, no other does"
+                f"a source of kind {self.kind!r} has path={self.path!r}: kinds synthetic and corpus have none, "
+                "any other needs one"
             )
         if self.families is not None and self.kind != "synthetic":
             raise ValueError(f"a source of kind {self.kind!r} has no families; only kind synthetic does")

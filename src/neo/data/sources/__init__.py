@@ -1,80 +1,58 @@
-"""Where records come from. A source has a name, a length, and a record at every index below it."""
+"""Where records come from. A source has a name, a length, and a record at every index below it.
 
-import json
+Each kind of file has a module here that reads one of them; `RecordSource` joins files, `neo.data.records` reads what
+stands in them.
+"""
+
 from pathlib import Path
-from typing import Any, Protocol
 
-from neo.data.config import SourceConfig
-from neo.data.records import Record, parse_record
+from neo.data.config import Kind, SourceConfig
 from neo.data.sources.drawn import CorpusSource, SyntheticSource
+from neo.data.sources.files import find_files
+from neo.data.sources.in_memory import ListSource, load_dataset
+from neo.data.sources.lines import JsonLines, JsonList, PlainText
+from neo.data.sources.parquet import ParquetRows, RowGroups
+from neo.data.sources.source import RecordSource, Rows, Source
+from neo.data.sources.table import CsvTable
+from neo.data.sources.webdataset import Tar
+
+__all__ = ["CorpusSource", "ListSource", "RecordSource", "Source", "SyntheticSource", "open_source"]
 
 
-class Source(Protocol):
-    """What the mixture asks of a source; reading a record must not depend on what was read before."""
-
-    name: str
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Record: ...
-
-
-class JsonSource:
-    """Records in a JSON file (one list) or a JSONL file (one record a line, empty lines skipped)."""
-
-    def __init__(self, path: str | Path, name: str = "") -> None:
-        """Open the file.
-
-        Raises:
-            ValueError: there is no such file, it is empty, or it is not JSON.
-        """
-        self.path = Path(path)
-        self.name = name or self.path.stem
-        if not self.path.is_file():
-            raise ValueError(f"{self.path}: there is no such file of records")
-        self._lines = self.path.suffix == ".jsonl"
-        self._items: list[tuple[int, Any]] = self._read_lines() if self._lines else self._read_list()
-        if not self._items:
-            raise ValueError(f"{self.path}: the file holds no record")
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int) -> Record:
-        number, item = self._items[index]
-        where = f"{self.path}, line {number}" if self._lines else f"{self.path}, record {number}"
-        if self._lines:
-            try:
-                item = json.loads(item)
-            except ValueError as error:
-                raise ValueError(f"{where}: not JSON ({error})") from error
-        return parse_record(item, where, self.path.parent, self.name, index)
-
-    def _read_lines(self) -> list[tuple[int, Any]]:
-        # Lines are decoded when asked for, so that a broken one is a broken record and not a broken file.
-        lines = enumerate(self.path.read_bytes().splitlines(), start=1)
-        return [(number, line) for number, line in lines if line.strip()]
-
-    def _read_list(self) -> list[tuple[int, Any]]:
-        try:
-            records = json.loads(self.path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(
-                f"{self.path}: not a JSON file ({error}); one record a line needs the ending .jsonl"
-            ) from error
-        if not isinstance(records, list):
-            raise ValueError(f"{self.path}: the file must hold a list of records")
-        return list(enumerate(records, start=1))
-
-
-def open_source(config: SourceConfig, name: str) -> Source:
+def open_source(config: SourceConfig, name: str = "") -> Source:
     """The source that a recipe describes.
 
+    Args:
+        config: its fields.
+        name: what messages call it; the file's name by default.
+
     Raises:
-        ValueError: its file is missing or not what its kind asks for.
+        ValueError: a file is missing, or not what its kind asks for, or there is no record.
     """
-    if config.kind == "json":
-        return JsonSource(str(config.path), name)
-    if config.kind == "synthetic":
-        return SyntheticSource(config.seed, "train", config.families, config.size, name)
-    return CorpusSource(config.seed, "train", config.size, name)
+    if config.path is None:
+        if config.kind == "synthetic":
+            return SyntheticSource(config.seed, "train", config.families, config.size, name or "synthetic")
+        return CorpusSource(config.seed, "train", config.size, name or "corpus")
+    files = find_files(config.path, config.kind)
+    groups = RowGroups()
+    parts = [_rows(file, kind, config, groups) for file, kind in files]
+    source = RecordSource(name or files[0][0].stem, parts, config.image_root, config.caption_prompt)
+    if not len(source):
+        raise ValueError(f"{files[0][0]}: the {'file holds' if len(files) == 1 else 'files hold'} no record")
+    return source
+
+
+def _rows(path: Path, kind: Kind, config: SourceConfig, groups: RowGroups) -> Rows:
+    """One file of a source."""
+    index_dir = None if config.index_dir is None else Path(config.index_dir).expanduser()
+    if kind == "datasets":
+        return load_dataset(path)
+    if kind == "parquet":
+        return ParquetRows(path, groups)
+    if kind == "webdataset":
+        return Tar(path, index_dir)
+    if kind == "csv":
+        return CsvTable(path, index_dir)
+    if path.suffix.lower() == ".jsonl":
+        return JsonLines(path, index_dir)
+    return PlainText(path, index_dir, config.text_unit) if kind == "text" else JsonList(path)

@@ -1,0 +1,63 @@
+"""Which files a recipe means, and of what kind they are."""
+
+import glob
+from pathlib import Path
+
+from neo.data.config import Kind
+
+ENDINGS: dict[str, Kind] = {
+    ".json": "json",
+    ".jsonl": "json",
+    ".parquet": "parquet",
+    ".tar": "webdataset",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "text",
+}
+"""Kinds that the ending of a name tells."""
+
+
+def find_files(path: str | list[str], kind: Kind | None = None) -> list[tuple[Path, Kind]]:
+    """The files of a source, each with its kind; those of a folder or pattern in the order of their names.
+
+    Args:
+        path: as in `SourceConfig`.
+        kind: as in `SourceConfig`.
+
+    Raises:
+        ValueError: there are none, or their kind is not clear.
+    """
+    found: list[tuple[Path, Kind]] = []
+    for one in [path] if isinstance(path, str) else path:
+        place = Path(one).expanduser()
+        if place.is_dir():
+            found += _in_folder(place, kind)
+            continue
+        files = [place] if place.is_file() else sorted(map(Path, glob.glob(str(place), recursive=True)))
+        if not files:
+            raise ValueError(f"{one}: there is no such file of records")
+        found += [(file, kind or _told(file)) for file in files]
+    return found
+
+
+def _told(file: Path) -> Kind:
+    if file.suffix.lower() not in ENDINGS:
+        raise ValueError(f"{file}: its ending tells no kind of records; say which by kind, or end it in {_endings()}")
+    return ENDINGS[file.suffix.lower()]
+
+
+def _in_folder(folder: Path, kind: Kind | None) -> list[tuple[Path, Kind]]:
+    saved = any((folder / name).exists() for name in ("state.json", "dataset_dict.json"))
+    if kind == "datasets" or (kind is None and saved):
+        return [(folder, "datasets")]
+    files = [(file, ENDINGS.get(file.suffix.lower())) for file in sorted(folder.iterdir()) if file.is_file()]
+    found = [(file, told) for file, told in files if told and kind in (None, told)]
+    if not found:
+        raise ValueError(f"{folder}: the folder holds no file of records, which would end in {_endings(kind)}")
+    if len(kinds := {told for _, told in found}) > 1:
+        raise ValueError(f"{folder}: the folder holds files of the kinds {', '.join(sorted(kinds))}; say which by kind")
+    return found
+
+
+def _endings(kind: Kind | None = None) -> str:
+    return " or ".join(ending for ending, told in ENDINGS.items() if kind in (None, told))

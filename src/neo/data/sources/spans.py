@@ -1,0 +1,82 @@
+"""Files in which every record is a span of bytes: a line, a row of a table, a sample of a tar.
+
+A file is read through once to find where its records begin: 16 bytes a record, held in memory or, where a
+folder for it is given, kept there for all later runs and looked up on disk. A record is then read by one seek.
+"""
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+
+class SpanFile(ABC):
+    """One such file."""
+
+    def __init__(self, path: Path, index_dir: Path | None = None) -> None:
+        """Find where the records begin.
+
+        Args:
+            path: the file.
+            index_dir: folder to keep that in; it is made if need be.
+
+        Raises:
+            ValueError: the file is not what it should be.
+        """
+        self.path, self.folder = path, path.parent
+        self._index: np.ndarray | Path = self._scanned() if index_dir is None else self._kept(index_dir)
+        self._length = len(self._rows()) - 1
+
+    @abstractmethod
+    def scan(self, file: BinaryIO) -> Iterator[tuple[int, int]]:
+        """Offset in bytes of each record, and its number as people count it."""
+
+    @abstractmethod
+    def read(self, index: int) -> tuple[Any, str]:
+        """As in `Rows`."""
+
+    def __len__(self) -> int:
+        return self._length
+
+    def span(self, index: int) -> tuple[bytes, int]:
+        """The bytes from the beginning of a record to that of the next one, and its number."""
+        (start, number), (stop, _) = self._rows()[index : index + 2].tolist()
+        with self.path.open("rb") as file:
+            file.seek(start)
+            return file.read(stop - start), number
+
+    def _rows(self) -> np.ndarray:
+        """(records + 1, 2) uint64: offset and number; the last row is the end of the file."""
+        return np.load(self._index, mmap_mode="r") if isinstance(self._index, Path) else self._index
+
+    def _scanned(self) -> np.ndarray:
+        with self.path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            rows = chain(self.scan(file), [(end, 0)])
+            return np.fromiter(chain.from_iterable(rows), np.uint64).reshape(-1, 2)
+
+    def _kept(self, folder: Path) -> Path:
+        """The file with the rows; its name changes with the file that they are about."""
+        state = self.path.stat()
+        about = f"{type(self).__name__} {self.path.absolute()} {state.st_size} {state.st_mtime_ns}"
+        kept = folder / f"{self.path.name}.{hashlib.sha256(about.encode()).hexdigest()[:16]}.npy"
+        if not kept.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            unfinished = kept.with_suffix(f".{os.getpid()}.npy")  # several processes may scan the same file
+            np.save(unfinished, self._scanned())
+            unfinished.replace(kept)
+        return kept
+
+
+def decode(text: bytes, where: str) -> str:
+    """UTF-8 to text, or a ValueError with the place."""
+    try:
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not text in UTF-8 ({error})") from None
