@@ -6,6 +6,7 @@ folder for it is given, kept there for all later runs and looked up on disk. A r
 
 import hashlib
 import os
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import chain
@@ -68,7 +69,7 @@ class SpanFile(ABC):
         kept = folder / f"{self.path.name}.{hashlib.sha256(about.encode()).hexdigest()[:16]}.npy"
         if not kept.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            unfinished = kept.with_suffix(f".{os.getpid()}.npy")  # several processes may scan the same file
+            unfinished = kept.with_suffix(f".{uuid.uuid4().hex}.npy")  # several processes may scan the same file
             np.save(unfinished, self._scanned())
             unfinished.replace(kept)
         return kept
