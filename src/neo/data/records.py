@@ -36,6 +36,14 @@ CAPTION_PROMPT = "Describe the image."
 _ADDRESSES = ("data:", "http://", "https://")
 
 
+class PlaceholderError(ValueError):
+    """A record has more or fewer places for pictures than pictures."""
+
+
+class NothingToLearnError(ValueError):
+    """A record has no answer, or an empty one."""
+
+
 @dataclass(frozen=True)
 class Record:
     """One conversation to learn from."""
@@ -104,7 +112,9 @@ def parse_record(
     else:
         messages = _exchange(data, form, where, bool(pictures), caption_prompt)
     if not any(message["role"] == "assistant" for message in messages):
-        raise ValueError(f"{where}: '{form}' has no turn of the assistant ('gpt'), so there is nothing to learn")
+        raise NothingToLearnError(
+            f"{where}: '{form}' has no turn of the assistant ('gpt'), so there is nothing to learn"
+        )
     _place(pictures, messages, where)
     return Record(messages, source, index, str(data.get("family") or ""), where)
 
@@ -116,7 +126,7 @@ def _exchange(data: Mapping[str, Any], form: str, where: str, seen: bool, captio
     said = "answer" if form == "question" else form
     answer = {"role": "assistant", "content": _text(data, said, f"{where}: ")}
     if not answer["content"].strip():
-        raise ValueError(f"{where}: '{said}' is empty, so there is nothing to learn")
+        raise NothingToLearnError(f"{where}: '{said}' is empty, so there is nothing to learn")
     if form == "text" and not seen:
         return [answer]
     asked = _text(data, "question", f"{where}: ") if form == "question" else caption_prompt
@@ -190,7 +200,7 @@ def _place(pictures: list[Any], messages: list[dict[str, Any]], where: str) -> N
         else:
             users[0]["content"] = [{"type": "image", "image": picture} for picture in pictures] + content
     elif places != len(pictures):
-        raise ValueError(
+        raise PlaceholderError(
             f"{where}: the user's turns hold {places} {PLACEHOLDER} but the record gives {len(pictures)} pictures"
         )
     else:
