@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from neo.cli import main
 from neo.model.config import NeoConfig
 from neo.model.neo import NeoForConditionalGeneration
 
@@ -90,3 +91,30 @@ def compose(token_ids: dict[str, int]) -> Callable[..., dict[str, torch.Tensor]]
         return inputs
 
     return make
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command that works; gives its stdout."""
+
+    def run(*words: Any) -> str:
+        assert main([str(word) for word in words]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def refuse(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command that is refused; gives its one sentence."""
+
+    def refuse(*words: Any) -> str:
+        assert main([str(word) for word in words]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("neo: ")
+        assert captured.err.count("\n") == 1
+        assert captured.err.endswith("\n")
+        return captured.err
+
+    return refuse

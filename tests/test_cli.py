@@ -53,33 +53,6 @@ def loaded(tiny_checkpoint: Path) -> ChatModel:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run a command that works; gives its stdout."""
-
-    def run(*words: Any) -> str:
-        assert main([str(word) for word in words]) == 0
-        return capsys.readouterr().out
-
-    return run
-
-
-@pytest.fixture
-def refuse(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run a command that is refused; gives its one sentence."""
-
-    def refuse(*words: Any) -> str:
-        assert main([str(word) for word in words]) == 2
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        assert captured.err.startswith("neo: ")
-        assert captured.err.count("\n") == 1
-        assert captured.err.endswith("\n")
-        return captured.err
-
-    return refuse
-
-
-@pytest.fixture
 def give(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
     """Put something into stdin."""
     return lambda content: monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), "utf-8"))

@@ -1,10 +1,12 @@
-"""A whole checkpoint with random weights, made in a second, for the tests of inference and command line."""
+"""A whole checkpoint with random weights, and an adapter of it, made in a second: for inference and command line."""
 
 from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig
 
+from neo.model.adapter import PROJECTIONS, add_adapter, save_adapter
 from neo.model.config import NeoConfig
 from neo.model.neo import NeoForConditionalGeneration
 from neo.processing.image import NeoImageProcessor
@@ -54,3 +56,15 @@ def make_checkpoint(folder: Path, seed: int = 0, **text: int) -> Path:
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a NEO with random weights that does answer, nonsense though it is."""
     return make_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an adapter of the tiny checkpoint that changes what it says."""
+    folder = tmp_path_factory.mktemp("adapters") / "tiny"
+    model = NeoForConditionalGeneration.from_pretrained(tiny_checkpoint)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in add_adapter(model, LoraConfig(r=2, target_modules=list(PROJECTIONS))):
+        torch.nn.init.normal_(parameter, std=0.2, generator=generator)
+    save_adapter(model, folder)
+    return folder

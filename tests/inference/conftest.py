@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_checkpoint import tiny_checkpoint
+from tiny_checkpoint import tiny_adapter, tiny_checkpoint
 
 import neo
 from neo.inference.chat import ChatModel
 
-__all__ = ["tiny_checkpoint"]
+__all__ = ["tiny_adapter", "tiny_checkpoint"]
 
 
 @pytest.fixture(scope="session")

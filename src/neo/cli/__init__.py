@@ -14,6 +14,7 @@ from jsonargparse import Namespace
 
 from neo.cli.ask import ask, ask_parser, chat, chat_parser, words_last
 from neo.cli.console import complain, make_parser, quiet_libraries
+from neo.cli.export import export, export_parser
 from neo.cli.info import info, info_parser, init, init_parser
 from neo.cli.train import train, train_parser
 from neo.version import __version__
@@ -21,6 +22,7 @@ from neo.version import __version__
 COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "ask": ask,
     "chat": chat,
+    "export": export,
     "info": info,
     "init": init,
     "train": train,
@@ -76,8 +78,9 @@ def parse(words: list[str]) -> Namespace:
     commands.add_subcommand("info", info_parser(), help="what a model is and costs")
     commands.add_subcommand("init", init_parser(), help="grow a NEO from a language model")
     commands.add_subcommand("train", train_parser(), help="run a training recipe")
+    commands.add_subcommand("export", export_parser(), help="merge an adapter, change the dtype")
     if not words:
-        raise ValueError("which command? ask, chat, info, init or train; neo --help explains them")
+        raise ValueError("which command? ask, chat, info, init, train or export; neo --help explains them")
     if words[0] == "ask":
         words = ["ask", *words_last(words[1:], ask)]
     overrides: list[str] = []

@@ -65,6 +65,18 @@ def resolve(name: str | Path, download: bool = False) -> Path:
     raise ValueError(f"unknown model {name!r}: did you mean {nearest}? A hub id (owner/name) or a folder will do too")
 
 
+def new_folder(output: str | Path) -> Path:
+    """A folder to write a model into.
+
+    Raises:
+        ValueError: there is something in it already.
+    """
+    folder = Path(output).expanduser()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder}: there is something here already; give a new or empty folder as output")
+    return folder
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The raw `config.json` of a NEO checkpoint.
 

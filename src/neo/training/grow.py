@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from neo.model import names
 from neo.model.device import DTYPES
 from neo.model.from_llm import from_llm
 from neo.model.neo import NeoForConditionalGeneration
@@ -77,9 +78,7 @@ def grow_folder(
     Raises:
         ValueError: as `grow`, or the output folder is not free.
     """
-    target = Path(output).expanduser()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target}: there is something here already; give a new or empty folder as output")
+    target = names.new_folder(output)
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} must be one of {', '.join(DTYPES)}")
     model, processor = grow(llm, pre_buffer_layers, dtype=DTYPES[dtype] if dtype else None, seed=seed)
