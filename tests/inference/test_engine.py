@@ -119,10 +119,10 @@ def test_scarce_memory_preempts_and_answers_all_the_same(model, processor, promp
     engine = engine_of(model, processor, 3 * GROWTH, reuse=False)
     generations = [ask(engine, prompts[i]) for i in range(4)]
     assert [generation.result().tokens for generation in generations] == [tuple(expected[i]) for i in range(4)]
-    tight = engine_of(model, processor, 2 * GROWTH, reuse=False, max_batch=2)
+    tight = engine_of(model, processor, 4 * GROWTH, reuse=False)
     short = processor.encode([{"role": "user", "content": "What"}], add_generation_prompt=True)
-    alone = engine_of(model, processor).submit(Request(short, GROWTH + 20)).result().tokens
-    both = [tight.submit(Request(short, GROWTH + 20)) for _ in range(2)]
+    alone = engine_of(model, processor).submit(Request(short, 2 * GROWTH + 20)).result().tokens
+    both = [tight.submit(Request(short, 2 * GROWTH + 20)) for _ in range(2)]
     assert [one.result().tokens for one in both] == [alone, alone]
     assert tight.preemptions > 0
 
