@@ -260,14 +260,39 @@ def test_apply_chat_template_gives_lists_masks_and_text(processor):
 
 
 def test_options_without_effect_are_refused(processor):
-    with pytest.raises(ValueError, match="unknown option truncation; there are min_pixels"):
-        processor.apply_chat_template([user("Hi")], tokenize=True, truncation=True)
+    with pytest.raises(ValueError, match="unknown option stride; there are min_pixels"):
+        processor.apply_chat_template([user("Hi")], tokenize=True, stride=True)
     small = processor.apply_chat_template(
         [content_list("?", picture(256, 256))],
         tokenize=True, return_dict=True, return_tensors="pt",
         processor_kwargs={"images_kwargs": {"max_pixels": 4096}}, truncation=False,
     )  # fmt: skip
     assert small["image_grid_hw"].tolist() == [[4, 4]]
+
+
+def test_long_conversations_are_cut_but_pictures_are_not(processor):
+    conversations = [[user("Hi"), assistant("one two three four five six")], [user("Hi"), assistant("Yes")]]
+    options = {"tokenize": True, "return_dict": True, "return_assistant_tokens_mask": True, "return_tensors": "pt"}
+    whole = processor.apply_chat_template(conversations, padding_side="right", **options)
+    cut = processor.apply_chat_template(conversations, padding_side="right", truncation=True, max_length=9, **options)
+    for name in ("input_ids", "attention_mask", "assistant_masks"):
+        assert torch.equal(cut[name], whole[name][:, :9]), name
+    untouched = processor.apply_chat_template(conversations, padding_side="right", max_length=9, **options)
+    assert torch.equal(untouched["input_ids"], whole["input_ids"])
+    with pytest.raises(ValueError, match="has 16 tokens, and cutting it to max_length=5 would cut a picture"):
+        processor.apply_chat_template([user("Hi", picture())], truncation=True, max_length=5, **options)
+    with pytest.raises(ValueError, match="truncation needs max_length"):
+        processor.apply_chat_template(conversations, truncation=True, **options)
+
+
+def test_lengths_are_padded_to_a_multiple(processor):
+    options = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
+    batch = processor.apply_chat_template([user("Hi")], pad_to_multiple_of=64, **options)
+    assert batch["input_ids"].shape == (1, 64)
+    assert torch.equal(
+        batch["input_ids"][:, batch["attention_mask"][0].bool()],
+        processor.apply_chat_template([user("Hi")], **options)["input_ids"],
+    )
 
 
 def test_another_template_goes_transformers_way(processor):

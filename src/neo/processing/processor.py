@@ -8,7 +8,7 @@ finished prompt, as everywhere in transformers, and there special tokens in the 
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -193,8 +193,15 @@ class NeoProcessor(ProcessorMixin):
                 labels += [NO_LOSS] * len(new) if learn_from is None else new
         return input_ids, labels
 
-    def collate(self, encoded: Sequence[Encoded], padding_side: str = "left") -> dict[str, torch.Tensor]:
+    def collate(
+        self, encoded: Sequence[Encoded], padding_side: str = "left", pad_to_multiple_of: int | None = None
+    ) -> dict[str, torch.Tensor]:
         """A batch for the network: conversations padded to one length, the pictures of all in one row.
+
+        Args:
+            encoded: the conversations.
+            padding_side: "left" or "right".
+            pad_to_multiple_of: make the length a multiple of this.
 
         Returns:
             input_ids and attention_mask int64 (B, L), pixel_values float32 (patches, 768) and image_grid_hw
@@ -209,7 +216,8 @@ class NeoProcessor(ProcessorMixin):
             raise ValueError(f"padding_side must be 'left' or 'right', not {padding_side!r}.")
         if self.tokenizer.pad_token_id is None:
             raise ValueError("the tokenizer has no padding token; set tokenizer.pad_token.")
-        length = max(len(one.input_ids) for one in encoded)
+        multiple = pad_to_multiple_of or 1
+        length = -(-max(len(one.input_ids) for one in encoded) // multiple) * multiple
         input_ids = torch.full((len(encoded), length), self.tokenizer.pad_token_id, dtype=torch.int64)
         attention_mask = torch.zeros_like(input_ids)
         for row, one in enumerate(encoded):
@@ -253,7 +261,8 @@ class NeoProcessor(ProcessorMixin):
             return_tensors: "pt" or "np" give arrays padded to one length, None lists of unequal length.
             return_assistant_tokens_mask: also give assistant_masks, 1 where the model learns.
             processor_kwargs, kwargs: in either place, min_pixels, max_pixels, max_tiles, exif and fetch as in
-                `encode`; padding (True pads lists, too), padding_side ("left"), and
+                `encode`; padding (True pads lists, too), padding_side ("left"), pad_to_multiple_of, truncation with
+                max_length (longer conversations lose their end, if no picture stands there), and
                 return_mm_token_type_ids (also give mm_token_type_ids, 1 on image tokens).
 
         Returns:
@@ -287,9 +296,14 @@ class NeoProcessor(ProcessorMixin):
             prompts = [chat.render(chat.parse(one).turns, **modes) for one in conversations]
             return prompts if batched else prompts[0]
         padding, token_types = options.pop("padding", False), options.pop("return_mm_token_type_ids", False)
-        padding_side = options.pop("padding_side", "left")
+        layout = {name: options.pop(name) for name in _LAYOUT_OPTIONS if name in options}
+        truncation, limit = options.pop("truncation", False), options.pop("max_length", None)
         encoded = [self.encode(one, **modes, **{"fetch": True, **options}) for one in conversations]
-        data: dict[str, Any] = self.collate(encoded, padding_side)
+        if truncation:
+            if not limit:
+                raise ValueError("truncation needs max_length.")
+            encoded = [self._cut(one, limit) for one in encoded]
+        data: dict[str, Any] = self.collate(encoded, **layout)
         kept = data["attention_mask"].bool()
         if return_assistant_tokens_mask:
             data["assistant_masks"] = torch.zeros_like(data["input_ids"])
@@ -306,6 +320,15 @@ class NeoProcessor(ProcessorMixin):
         elif return_tensors != "pt":
             data = {name: values.numpy() for name, values in data.items()}
         return BatchFeature(data, tensor_type=return_tensors) if return_dict else data["input_ids"]
+
+    def _cut(self, encoded: Encoded, limit: int) -> Encoded:
+        """The conversation without what stands behind so many tokens."""
+        if (encoded.input_ids[limit:] == self.ids.image).any():
+            raise ValueError(
+                f"the conversation has {len(encoded.input_ids)} tokens, and cutting it to max_length={limit} would cut "
+                "a picture; give a larger max_length or none, or a smaller max_pixels."
+            )
+        return replace(encoded, input_ids=encoded.input_ids[:limit], labels=encoded.labels[:limit])
 
     def prepare_inputs_layout(  # type: ignore[override]
         self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
@@ -371,7 +394,8 @@ def _with_image_token(text: Any) -> Any:
 
 
 _ENCODE_OPTIONS = ("min_pixels", "max_pixels", "max_tiles", "exif", "fetch")
-_BATCH_OPTIONS = ("padding", "padding_side", "return_mm_token_type_ids")
+_LAYOUT_OPTIONS = ("padding_side", "pad_to_multiple_of")
+_BATCH_OPTIONS = ("padding", *_LAYOUT_OPTIONS, "truncation", "max_length", "return_mm_token_type_ids")
 _IDLE_OPTIONS = ("sanitize_control_tokens", "add_special_tokens")
 """Whatever their value: text is always text here, and nothing is added around a prompt."""
 
