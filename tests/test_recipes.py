@@ -15,17 +15,6 @@ from neo.training.metrics import read_metrics
 RECIPES = Path(__file__).parents[1] / "recipes"
 DEMO = ("llm", "pt", "mt", "sft")
 STAGES = ("pt", "mt", "sft")
-TINY = [
-    "--steps=2",
-    "--optimizer.warmup_steps=1",
-    "--log_every=1",
-    "--data.rows_per_batch=2",
-    "--data.lookahead_rows=2",
-    "--data.max_bad_fraction=0.5",
-    "--data.workers=0",
-    "--compile=false",
-    "--device=cpu",
-]
 TINY_MODEL = [
     "--model.tokenizer_samples=300",
     "--model.text={vocab_size: 512, hidden_size: 32, intermediate_size: 48, num_hidden_layers: 4, "
@@ -60,7 +49,7 @@ def run(recipe: Path, words: list[str]) -> Path:
 def test_the_demo_from_nothing_to_the_last_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for stage in DEMO:
-        run(RECIPES / f"demo_{stage}.yaml", [*TINY, *(TINY_MODEL if stage == "llm" else [])])
+        run(RECIPES / f"demo_{stage}.yaml", [*tiny_data.SMALL, *(TINY_MODEL if stage == "llm" else [])])
 
 
 @pytest.mark.parametrize("folder", [RECIPES, RECIPES / "reference"], ids=lambda folder: folder.name)
@@ -70,12 +59,11 @@ def test_the_published_stages(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tiny_data.make_language_model(tmp_path / "checkpoints" / llm, tied=size == "2b")
-    smaller = [*TINY, "--data.max_seq_length=256"]
     for stage in STAGES:
         recipe = folder / f"neo_{size}_{stage}.yaml"
         tiny_data.make_sources(tmp_path, load_recipe(recipe).data.sources.values())
         pre_buffer = ["--model.pre_buffer_layers=1", "--model.vision.hidden_size=16"] if stage == "pt" else []
-        run(recipe, [*smaller, *pre_buffer])
+        run(recipe, [*tiny_data.SMALL, *pre_buffer])
 
 
 @pytest.mark.parametrize("size", ["2b", "9b"])

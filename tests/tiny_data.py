@@ -16,6 +16,19 @@ from neo.data.config import SourceConfig
 from neo.processing.tokenizer import train_tokenizer
 
 COLORS = ("red", "green", "blue", "yellow", "white", "black")
+SMALL = [
+    "--steps=2",
+    "--optimizer.warmup_steps=1",
+    "--log_every=1",
+    "--data.max_seq_length=256",
+    "--data.rows_per_batch=2",
+    "--data.lookahead_rows=2",
+    "--data.max_bad_fraction=0.5",
+    "--data.workers=0",
+    "--compile=false",
+    "--device=cpu",
+]
+"""What makes any recipe run in seconds, apart from the model."""
 QUESTION, ANSWER = "What color is the picture?", "It is {}."
 
 
