@@ -123,5 +123,6 @@ def _check_language_model(model: NeoForConditionalGeneration) -> None:
             f"stage llm trains a language model without pre-Buffer, but this one has "
             f"{model.config.text_config.pre_buffer_layers} of its layers"
         )
-    if any(layer.self_attn.k_proj_hw.weight.any() for layer in model.model.language_model.layers):
+    keys = [layer.self_attn.k_proj_hw.weight for layer in model.model.language_model.layers]
+    if any(weight.any() for weight in keys if not weight.is_meta):  # on the meta device values come later
         raise ValueError("stage llm trains a plain language model, but this one has keys for rows and columns already")

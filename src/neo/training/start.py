@@ -1,31 +1,76 @@
 """The model and processor that a run starts from."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from transformers import GenerationConfig
 
 from neo.data.mixture import Mixture
+from neo.model.checkpoint import adopt_token_ids
 from neo.model.config import NeoConfig, preset
 from neo.model.neo import NeoForConditionalGeneration
 from neo.processing.processor import NeoProcessor
 from neo.processing.tokenizer import special_ids, train_tokenizer
+from neo.training import checkpoint
 from neo.training.config import ModelConfig
+from neo.training.distributed import Ranks, settle
 from neo.training.grow import grow, make_processor
 
 
 def load(path: str | Path) -> tuple[NeoForConditionalGeneration, NeoProcessor]:
-    """A NEO checkpoint in float32 and its processor.
+    """A NEO checkpoint, or a checkpoint on the way of a run, in float32 and its processor.
 
     Raises:
         ValueError: the folder holds no whole checkpoint.
     """
     if not Path(path).is_dir():
         raise ValueError(f"{path}: there is no such folder to load a model from; did the stage before it finish?")
+    if (Path(path) / checkpoint.STATE).is_file():
+        model, processor = skeleton(path)
+        settle(model, torch.device("cpu"))
+        checkpoint.load_tensors(Path(path), dict(model.named_parameters()))
+        return model, processor
     model = NeoForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
     return model, NeoProcessor.from_pretrained(path)
+
+
+def describe(folder: Path, model: NeoForConditionalGeneration, processor: NeoProcessor) -> None:
+    """Write all of a model but its weights into a folder."""
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def skeleton(folder: str | Path) -> tuple[NeoForConditionalGeneration, NeoProcessor]:
+    """What `describe` wrote: a model on the meta device, which has no weights, and its processor."""
+    config = NeoConfig.from_pretrained(folder)
+    adopt_token_ids(config, folder)
+    return _without_weights(config, GenerationConfig.from_pretrained(folder)), NeoProcessor.from_pretrained(folder)
+
+
+def together(
+    make: Callable[[], tuple[NeoForConditionalGeneration, NeoProcessor]], ranks: Ranks
+) -> tuple[NeoForConditionalGeneration, NeoProcessor]:
+    """What `make` returns on rank 0; on the other ranks the same, the model on the meta device without weights."""
+    made: list[NeoForConditionalGeneration] = []
+
+    def on_first() -> tuple[NeoConfig, GenerationConfig, NeoProcessor]:
+        model, processor = make()
+        made.append(model)
+        return model.config, model.generation_config, processor
+
+    config, generation, processor = ranks.from_first(on_first)
+    return (made[0] if made else _without_weights(config, generation)), processor
+
+
+def _without_weights(config: NeoConfig, generation: GenerationConfig) -> NeoForConditionalGeneration:
+    with torch.device("meta"):
+        model = NeoForConditionalGeneration(config)
+    model.generation_config = generation
+    return model
 
 
 def with_picture_sizes(

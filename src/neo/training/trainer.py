@@ -1,8 +1,12 @@
 """The training loop."""
 
 import logging
+import math
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,9 @@ import torch
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 from neo.data.config import DataConfig
 from neo.data.loader import Batch, PackedLoader
@@ -19,13 +26,23 @@ from neo.data.packing import Packer
 from neo.data.sources import open_source
 from neo.model.device import choose_device
 from neo.model.loss import document_loss_weights
+from neo.model.neo import NeoForConditionalGeneration
+from neo.processing.processor import NeoProcessor
 from neo.training import checkpoint, start
+from neo.training.compute import prepare_layers
 from neo.training.config import TrainConfig
+from neo.training.distributed import Ranks, choose_strategy, joined, spread, whole_state
 from neo.training.metrics import Metrics, draw_curves
+from neo.training.microbatch import micro_batches
 from neo.training.optimizer import build_optimizers, learning_rate
+from neo.training.skipped import Skipped
 from neo.training.stages import choose_trained
+from neo.training.stopping import Asked, heeding_signals
 
 logger = logging.getLogger(__name__)
+
+Save = Callable[[Path, dict[str, Tensor]], None]
+"""Writes a finished model, whose weights it is given whole, into a folder."""
 
 
 def train(config: TrainConfig) -> Path:
@@ -35,15 +52,55 @@ def train(config: TrainConfig) -> Path:
         `output_dir`, which then holds the finished model and processor, the metrics and the curves.
 
     Raises:
-        ValueError: something in the configuration or the data is wrong, or the loss is not finite.
+        ValueError: something in the configuration or the data is wrong, or loss or gradient are not finite too often.
+        SystemExit: with 0 after SIGTERM, the state of the run saved.
+        KeyboardInterrupt: after Ctrl-C, the state of the run saved.
     """
-    return Trainer(config).run()
+    with joined(config.distributed, config.device) as ranks:
+        return build(config, ranks).run()
+
+
+def build(config: TrainConfig, ranks: Ranks | None = None) -> "Trainer":
+    """The trainer of a recipe, with all that it needs; on every rank.
+
+    Raises:
+        ValueError: something in the configuration or the data is wrong.
+    """
+    ranks = ranks or Ranks(choose_device(config.device))
+    _check_extra()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    saved = ranks.from_first(lambda: find_saved(config))
+    mixture = build_mixture(config.data, config.seed)
+    if saved:
+        model, processor = start.skeleton(saved)
+    else:
+        model, processor = start.together(lambda: start.start(config.model, config.stage, mixture, config.seed), ranks)
+    choose_trained(model, config.stage)
+    return Trainer(config, model, processor, mixture, ranks, saved=saved)
 
 
 def build_mixture(config: DataConfig, seed: int) -> Mixture:
     """The training stream of a recipe."""
     sources = [open_source(source, name) for name, source in config.sources.items()]
     return Mixture(sources, [source.weight for source in config.sources.values()], seed)
+
+
+def find_saved(config: TrainConfig) -> Path | None:
+    """The checkpoint that a run goes on from; its output folder is made where there is none.
+
+    Raises:
+        ValueError: the folder cannot be made, or holds checkpoints that are not to be gone on from.
+    """
+    output_dir = Path(config.output_dir)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"output_dir={config.output_dir!r} cannot be made ({error.strerror})") from error
+    saved = checkpoint.oldest_first(output_dir)
+    if saved and not config.resume:
+        raise ValueError(f"{output_dir} holds checkpoints of a run; use another output_dir or resume=true")
+    return saved[-1] if saved else None
 
 
 def _check_extra() -> None:
@@ -53,53 +110,117 @@ def _check_extra() -> None:
             raise ValueError(f"training needs {module}: install the extra with pip install 'neo-vlm[train]'")
 
 
-class Trainer:
-    """One stage of training: model, data, optimiser and how far they are."""
+@dataclass(frozen=True)
+class Step:
+    """What one optimiser step gave, over all ranks."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
+    loss: float
+    norm: float
+    """Of the gradient, before clipping."""
+    rate: float
+    tokens: int
+    """Not counting padding."""
+    samples: int
+    stop: int
+    """The signal that asked some rank to stop; 0: none."""
+
+
+@dataclass
+class _Window:
+    """What has happened since the last line of metrics."""
+
+    since: float = field(default_factory=time.perf_counter)
+    steps: list[Step] = field(default_factory=list)
+    waited: float = 0.0
+
+
+class Trainer:
+    """One stage of training: model, data, optimiser and how far they are.
+
+    Every rank has one, and all of them do everything together.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: NeoForConditionalGeneration,
+        processor: NeoProcessor,
+        mixture: Mixture,
+        ranks: Ranks | None = None,
+        *,
+        saved: Path | None = None,
+        save: Save | None = None,
+        keep_frozen: bool = True,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            config: the recipe; what model and mixture were made from is not looked at again.
+            model: float32, what is not to be trained frozen; on ranks above 0, or with `saved`, it may be on the meta
+                device.
+            processor: encodes records, and is saved beside the model.
+            mixture: the training stream.
+            ranks: this process among the others; by itself by default.
+            saved: the checkpoint to go on from.
+            save: writes the finished model; in the published layout by default.
+            keep_frozen: write frozen weights into checkpoints too; false where `model` brings them when it goes on.
+
+        Raises:
+            ValueError: the parts do not fit together, or the checkpoint is of another run.
+        """
+        self.config, self.model, self.processor = config, model, processor
+        self.ranks = ranks = ranks or Ranks(choose_device(config.device))
         self.output_dir = Path(config.output_dir)
-        self.device = choose_device(config.device)
-        _check_extra()
+        self.save = save or (lambda folder, weights: checkpoint.save_model(folder, model, processor, weights))
         self.step = 0
         """Steps done."""
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        try:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"output_dir={config.output_dir!r} cannot be made ({error.strerror})") from error
-        saved = checkpoint.checkpoints(self.output_dir)
-        if saved and not config.resume:
-            raise ValueError(f"{self.output_dir} holds checkpoints of a run; use another output_dir or resume=true")
-        data = config.data
-        mixture = build_mixture(data, config.seed)
-        self.model, self.processor = (
-            start.load(saved[-1]) if saved else start.start(config.model, config.stage, mixture, config.seed)
-        )
-        self.model.to(self.device)
-        trained = choose_trained(self.model, config.stage)
-        self.parameters = [parameter for parameters in trained.values() for parameter in parameters]
-        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        self.optimizers = build_optimizers(named, config.optimizer)
-        packer = Packer(data.max_seq_length, data.rows_per_batch, data.lookahead_rows, data.max_bad_fraction)
-        pad = self.processor.tokenizer.pad_token_id or 0
-        self.loader = PackedLoader(mixture, self.processor, packer, data.workers, pad)
-        torch.manual_seed(config.seed)
-        if saved:
-            self._restore(saved[-1])
+        strategy = choose_strategy(model, config.distributed, ranks)
+        sharded, bf16 = strategy in ("fsdp", "hsdp"), config.precision == "bf16"
+        if sharded and config.optimizer.name == "muon":
+            raise ValueError(
+                "optimizer.name=muon needs whole matrices, and fsdp shards them; use adamw or strategy ddp"
+            )
+        self.autocast = bf16 and not sharded  # sharded layers are in bfloat16 themselves
+        prepare_layers(model, config, ranks.device)
+        self.network = spread(model, strategy, config.distributed, ranks, bf16)
+        named = dict(model.named_parameters())
+        self.trained = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
+        self.saved_parameters = named if keep_frozen else self.trained
+        self.optimizers = build_optimizers(list(self.trained.items()), config.optimizer)
+        self.loader = self._loader(mixture, config.data.workers)
+        validation = config.validation.sources
+        self.validation = build_mixture(DataConfig(validation), config.seed) if validation else None
+        self.checkpoints = checkpoint.Checkpoints(self.output_dir, config.keep, config.keep_best, ranks)
+        self.losses: list[float] = []
+        """Of the steps since the last checkpoint."""
+        skipped = self._restore(saved) if saved else 0
+        self.skipped = Skipped(self.output_dir, config.max_skipped_steps, ranks, self.step, skipped)
         self.model.train()
-        if config.compile:
-            for layer in self.model.model.language_model.layers:
-                layer.compile()
 
     def run(self) -> Path:
         """Train to the last step; see `train`."""
         config = self.config
-        (self.output_dir / "recipe.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
+        if self.ranks.first:
+            (self.output_dir / "recipe.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
         if self.step >= config.steps:
             logger.info("%s is at step %d of %d already: nothing to train", self.output_dir, self.step, config.steps)
-        metrics = Metrics(self.output_dir, self.step)
+        with heeding_signals() as asked:
+            stop = self._run(asked)
+        self._checkpoint()
+        self.checkpoints.wait()
+        if stop:
+            name = signal.Signals(stop).name
+            logger.warning("%s: stopped at step %d, which is saved; the same command goes on from it", name, self.step)
+            raise KeyboardInterrupt if stop == signal.SIGINT else SystemExit(0)
+        weights = whole_state(self.model, self.ranks)
+        self.ranks.from_first(lambda: checkpoint.save_finished(self.output_dir, lambda to: self.save(to, weights)))
+        logger.info("stage %s is done: %s", config.stage, self.output_dir)
+        return self.output_dir
+
+    def _run(self, asked: Asked) -> int:
+        """Do the steps, tell of them and save on the way; the signal that stopped them, or 0."""
+        config, first = self.config, self.ranks.first
+        metrics = Metrics(self.output_dir, self.step) if first else None
         columns = (
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -107,97 +228,164 @@ class Trainer:
             TextColumn("{task.fields[news]}"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=Console(stderr=True)) as progress:
+        with Progress(*columns, console=Console(stderr=True), disable=not first) as progress:
             task = progress.add_task(config.stage, total=config.steps, completed=self.step, news="")
-            for line in self._steps(iter(self.loader)):
+            for step, line in self._steps(asked):
                 progress.update(task, completed=self.step)
-                if line:
+                if line and metrics:
                     metrics.add(line)
                     news = f"loss {line['loss']:.4f}  {line['tokens_per_second']:,.0f} tokens/s"
                     progress.update(task, news=news)
                     if not progress.console.is_terminal:
                         logger.info("step %d/%d  %s", self.step, config.steps, news)
+                if step.stop:
+                    return step.stop
                 if self.step % config.save_every == 0 and self.step < config.steps:
-                    self._save()
-                    draw_curves(self.output_dir, f"stage {config.stage}")
-        self._save()
-        draw_curves(self.output_dir, f"stage {config.stage}")
-        checkpoint.save_finished(self.output_dir, self.model, self.processor)
-        logger.info("stage %s is done: %s", config.stage, self.output_dir)
-        return self.output_dir
+                    self._checkpoint()
+        return 0
 
-    def _steps(self, batches: Iterator[Batch]) -> Iterator[dict[str, Any] | None]:
-        """Do the remaining steps; after each, a line of metrics where one is due."""
-        began = time.perf_counter()
-        losses, tokens, samples, waited, since = [], 0, 0, 0.0, began
-        while self.step < self.config.steps:
-            asked = time.perf_counter()
-            batch = next(batches)
-            waited += time.perf_counter() - asked
-            rate = learning_rate(self.step, self.config.steps, self.config.optimizer)
-            loss, norm = self._step(batch, rate)
+    def _steps(self, asked: Asked) -> Iterator[tuple[Step, dict[str, Any] | None]]:
+        """Do the remaining steps; with each, a line of metrics where one is due."""
+        config = self.config
+        began, batches, window = time.perf_counter(), iter(self.loader), _Window()
+        while self.step < config.steps:
+            before = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                logger.warning("the data ended after %d of %d steps", self.step, config.steps)
+                return
+            window.waited += time.perf_counter() - before
+            step = self._step(batch, asked)
             self.step += 1
-            losses.append(loss)
-            tokens += batch.tokens
-            samples += len(batch.names)
-            if self.step % self.config.log_every and self.step < self.config.steps:
-                yield None
+            window.steps.append(step)
+            if self.step % config.log_every and self.step < config.steps:
+                yield step, None
                 continue
-            now = time.perf_counter()
-            capacity = len(losses) * self.config.data.rows_per_batch * self.config.data.max_seq_length
-            yield {
-                "step": self.step,
-                "loss": sum(losses) / len(losses),
-                "learning_rate": rate,
-                "gradient_norm": norm,
-                "tokens_per_second": tokens / (now - since),
-                "samples_per_second": samples / (now - since),
-                "fill": tokens / capacity,
-                "data_wait": waited / (now - since),
-                "seconds": now - began,
-            }
-            losses, tokens, samples, waited, since = [], 0, 0, 0.0, time.perf_counter()
+            yield step, self._line(window, began)
+            window = _Window()
 
-    def _step(self, batch: Batch, rate: float) -> tuple[float, float]:
-        """One optimiser step; the loss and the norm of the gradient before clipping."""
-        loss = self._loss(batch)
-        if not torch.isfinite(loss):
-            raise ValueError(self._not_finite("loss", batch))
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip)
-        if not torch.isfinite(norm):
-            raise ValueError(self._not_finite("gradient", batch))
+    def _line(self, window: _Window, began: float) -> dict[str, Any]:
+        data, now = self.config.data, time.perf_counter()
+        last, seconds = window.steps[-1], now - window.since
+        losses = [step.loss for step in window.steps]
+        tokens = sum(step.tokens for step in window.steps)
+        return {
+            "step": self.step,
+            "loss": sum(losses) / len(losses),
+            "learning_rate": last.rate,
+            "gradient_norm": last.norm,
+            "tokens_per_second": tokens / seconds,
+            "samples_per_second": sum(step.samples for step in window.steps) / seconds,
+            "fill": tokens / (len(losses) * data.rows_per_batch * data.max_seq_length),
+            "data_wait": window.waited / seconds,
+            "seconds": now - began,
+        }
+
+    def _step(self, batch: Batch, asked: Asked) -> Step:
+        """One optimiser step on all ranks, left out where loss or gradient are not finite."""
+        config, ranks = self.config, self.ranks
+        # Random numbers of a step depend on nothing before it: a run that goes on draws the same.
+        torch.manual_seed((config.seed * config.steps + self.step) * ranks.size + ranks.rank)
+        pieces = self._pieces(batch)
+        normalizer = self._normalizer(pieces)
+        loss = torch.zeros((), device=ranks.device)
+        for number, piece in enumerate(pieces, start=1):
+            with self._last_of_step(number == len(pieces)):
+                part = self._loss(piece, normalizer)
+                part.backward()
+            loss += part.detach()
+        norm = _whole(torch.nn.utils.clip_grad_norm_(self.trained.values(), config.optimizer.clip))
+        stops = [float(asked.signal == number) for number in (signal.SIGTERM, signal.SIGINT)]
+        told = torch.tensor([*stops, batch.tokens, len(batch.names)], device=ranks.device)
+        *stops, tokens, samples, whole_loss = ranks.sum(torch.cat([told, loss[None] / ranks.size])).tolist()
+        rate = learning_rate(self.step, config.steps, config.optimizer)
+        step = Step(whole_loss, norm, rate, int(tokens), int(samples), _signal(*stops))
+        if math.isfinite(step.loss) and math.isfinite(step.norm):
+            self._update(rate)
+            self.losses.append(step.loss)
+        else:
+            self._forget_gradients()
+            self.skipped.add(self.step + 1, step.loss, step.norm, batch.names, guilty=not loss.isfinite().item())
+        return step
+
+    def _update(self, rate: float) -> None:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
+        self._forget_gradients()
+
+    def _forget_gradients(self) -> None:
+        for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        return loss.item(), norm.item()
 
-    def _loss(self, batch: Batch) -> torch.Tensor:
-        inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.inputs.items()}
-        weights = document_loss_weights(inputs["labels"], inputs["document_ids"], self.config.loss_reduction)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            return self.model(**inputs, loss_weights=weights).loss
+    def _pieces(self, batch: Batch) -> list[dict[str, Tensor]]:
+        """The rank's rows as micro-batches on its device, with the weights of their labels."""
+        config, ranks = self.config, self.ranks
+        share = config.data.rows_per_batch // ranks.size
+        ids, vision = self.model.config.image_token_id, self.model.config.vision_config
+        pieces = []
+        for piece in micro_batches(batch.inputs, config.micro_batch_rows or share, share, ids, vision):
+            there = {name: tensor.to(ranks.device, non_blocking=True) for name, tensor in piece.items()}
+            weights = document_loss_weights(there["labels"], there["document_ids"], config.loss_reduction)
+            pieces.append(there | {"loss_weights": weights})
+        return pieces
 
-    def _not_finite(self, what: str, batch: Batch) -> str:
-        return (
-            f"the {what} is not finite at step {self.step + 1}; the batch held {', '.join(batch.names)}; "
-            "lower optimizer.learning_rate or look at these records"
-        )
+    def _normalizer(self, pieces: list[dict[str, Tensor]]) -> Tensor:
+        """What the loss is divided by: the weights of the whole global batch. Ranks average, so each has its share."""
+        total = torch.stack([piece["loss_weights"][:, 1:].sum() for piece in pieces]).sum()
+        return self.ranks.sum(total).clamp_min(torch.finfo(torch.float32).tiny) / self.ranks.size
 
-    def _save(self) -> None:
+    def _loss(self, piece: dict[str, Tensor], normalizer: Tensor) -> Tensor:
+        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.autocast):
+            return self.network(**piece, num_items_in_batch=normalizer).loss
+
+    def _last_of_step(self, last: bool) -> AbstractContextManager[None]:
+        """Replicas average their gradients once a step; shards each time, to hold no whole gradient."""
+        ddp = isinstance(self.network, DistributedDataParallel)
+        return self.network.no_sync() if ddp and not last else nullcontext()
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """The loss on the validation records, over all ranks."""
+        assert self.validation is not None
+        self.model.eval()
+        batches = iter(self._loader(self.validation, workers=0))
+        total = torch.zeros(2, device=self.ranks.device)
+        for _ in range(self.config.validation.batches):
+            if (batch := next(batches, None)) is None:
+                break
+            for piece in self._pieces(batch):
+                one = torch.ones((), device=self.ranks.device)
+                total += torch.stack([self._loss(piece, one).float(), piece["loss_weights"][:, 1:].sum()])
+        self.model.train()
+        loss, weight = self.ranks.sum(total).tolist()
+        return loss / weight
+
+    def _loader(self, mixture: Mixture, workers: int) -> PackedLoader:
+        data, ranks = self.config.data, self.ranks
+        packer = Packer(data.max_seq_length, data.rows_per_batch, data.lookahead_rows, data.max_bad_fraction)
+        pad = self.processor.tokenizer.pad_token_id or 0
+        return PackedLoader(mixture, self.processor, packer, workers, pad, ranks.rank, ranks.size)
+
+    def _checkpoint(self) -> None:
+        """Begin to save where the run is, and draw how it came there."""
+        score = sum(self.losses) / len(self.losses) if self.losses else None
+        if self.validation:
+            score = self.validate()
+            logger.info("step %d: validation loss %.4f", self.step, score)
+        self.losses = []
         state = {
             "step": self.step,
             "stream": self._stream(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "data": self.loader.state_dict(),
-            "random": torch.get_rng_state(),
+            "skipped": self.skipped.count,
+            "score": score if score is not None and math.isfinite(score) else None,
         }
-        saved = checkpoint.save_checkpoint(
-            self.output_dir, self.step, self.config.keep, self.model, self.processor, state
-        )
-        logger.info("saved %s", saved)
+        tensors = checkpoint.tensors_of(self.saved_parameters, self.optimizers)
+        self.checkpoints.save(self.step, tensors, state, lambda to: start.describe(to, self.model, self.processor))
+        if self.ranks.first:
+            draw_curves(self.output_dir, f"stage {self.config.stage}")
 
     def _stream(self) -> dict[str, Any]:
         """What a position in the data is counted in; with other values it would mean other samples."""
@@ -210,17 +398,26 @@ class Trainer:
             "data.max_seq_length": data["max_seq_length"],
         }
 
-    def _restore(self, saved: Path) -> None:
-        state = checkpoint.load_state(saved)
+    def _restore(self, saved: Path) -> int:
+        """Go on from a checkpoint; the steps skipped until then."""
+        state = checkpoint.read_state(saved)
         for name, now in self._stream().items():
-            if state.get("stream", {}).get(name, now) != now:
+            if state["stream"].get(name, now) != now:
                 raise ValueError(
                     f"{saved} was made with another {name} than this recipe's, so the run cannot go on with it; "
                     "use another output_dir, or the recipe as it was (recipe.yaml)"
                 )
+        checkpoint.load_tensors(saved, self.saved_parameters, self.optimizers, self.ranks)
         self.step = state["step"]
-        for optimizer, saved_state in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved_state)
         self.loader.load_state_dict(state["data"])
-        torch.set_rng_state(state["random"])
         logger.info("going on from %s", saved)
+        return state["skipped"]
+
+
+def _whole(norm: Any) -> float:
+    """The number in a tensor, sharded or not."""
+    return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
+
+
+def _signal(terminated: float, interrupted: float) -> int:
+    return signal.SIGTERM if terminated else signal.SIGINT if interrupted else 0

@@ -1,0 +1,72 @@
+"""Runs in processes of their own: several ranks over gloo, and runs that are killed."""
+
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from neo.training.config import TrainConfig
+from neo.training.trainer import Trainer, train
+
+# A server that has imported everything forks the processes: they start at once, and no thread of pytest's is in them.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["neo.training.trainer", "neo.synthetic"])
+
+
+def on_ranks(size: int, function: Callable[..., None], *arguments: object) -> list[int]:
+    """Run a function in `size` processes with the environment that torchrun gives them; their exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [CONTEXT.Process(target=_as_rank, args=(r, size, port, function, *arguments)) for r in range(size)]
+    return _finish(processes)
+
+
+def apart(function: Callable[..., None], *arguments: object) -> int:
+    """Run a function in one process of its own; its exit code."""
+    return _finish([CONTEXT.Process(target=function, args=arguments)])[0]
+
+
+def train_and_die(config: TrainConfig, step: int, number: int = signal.SIGKILL) -> None:
+    """Train, and send this process a signal in the middle of a step, counted from 1."""
+    kill_in(step, number)
+    train(config)
+
+
+def kill_in(step: int, number: int) -> None:
+    """Have the trainer send its process a signal in a step, once the gradients are there."""
+    normal = Trainer._update
+
+    def update(self: Trainer, rate: float) -> None:
+        if self.step + 1 == step:
+            os.kill(os.getpid(), number)
+        normal(self, rate)
+
+    Trainer._update = update  # type: ignore[method-assign]
+
+
+def train_quietly(config: TrainConfig) -> None:
+    """Train; a process needs a function that returns nothing."""
+    train(config)
+
+
+def _as_rank(rank: int, size: int, port: int, function: Callable[..., None], *arguments: object) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
+    function(*arguments)
+
+
+def _finish(processes: list) -> list[int]:
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=300)
+        process.kill()
+    return [process.exitcode for process in processes]
+
+
+def files(folder: Path) -> set[str]:
+    """The names in a folder."""
+    return {path.name for path in folder.iterdir()}
