@@ -100,6 +100,7 @@ def test_question_caption_and_plain_text() -> None:
         asked, caption = parse({"image": b"picture", name: "A cat."})
         assert asked == {"role": "user", "content": CAPTION_PROMPT, "image": [b"picture"]}
         assert caption == answer
+    assert parse({"file_name": "a.png", "text": "A cat."})[0]["image"] == ["/pictures/a.png"]
     assert parse({"text": "Once."}) == [{"role": "assistant", "content": "Once."}]
     other = parse_record({"image": "a", "caption": "A cat."}, "x", FOLDER, "cats", 0, caption_prompt="Say it.")
     assert other.messages[0]["content"] == "Say it."

@@ -35,6 +35,11 @@ def test_json_and_jsonl_hold_the_same_records(tmp_path: Path) -> None:
         one[3]
 
 
+def test_of_a_large_file_only_offsets_are_held(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": "word " * 200}) + "\n" for _ in range(1000)))
+    assert len(pickle.dumps(source(tmp_path / "a.jsonl"))) < 20_000
+
+
 def test_a_broken_line_is_named_by_its_number(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_bytes(json.dumps(RECORD).encode() + b"\r\n\n{broken\n")
     broken = source(tmp_path / "b.jsonl")
@@ -105,7 +110,7 @@ def test_a_table_of_pictures(tmp_path: Path) -> None:
     assert asked["image"] == [f"{tmp_path}/a.jpg"]
     assert caption["content"] == 'A cat, "Tom"\r\non a mat.'
     assert len(table) == 3
-    with pytest.raises(ValueError, match=r"captions\.csv, line 5: the record has none of .*; it has image"):
+    with pytest.raises(ValueError, match=r"captions\.csv, line 5: the record has none of .*; it has file_name"):
         table[1]
     with pytest.raises(ValueError, match=r"captions\.csv, line 6: the row has 2 values for 3 columns"):
         table[2]

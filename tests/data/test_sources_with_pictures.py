@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from neo.data.config import SourceConfig
 from neo.data.records import Record
@@ -91,6 +92,14 @@ def test_row_groups_are_kept_up_to_a_size(tmp_path: Path, monkeypatch: pytest.Mo
     assert read == [0, 3, 0, 3, 0, 3]
 
 
+def test_worker_processes_read_what_this_one_reads(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", [{"image": RED, "caption": str(number)} for number in range(6)])
+    write_tar(tmp_path / "b.tar", {"0.txt": b"Blue.", "0.png": BLUE})
+    both = open_source(SourceConfig(path=[str(tmp_path / "a.parquet"), str(tmp_path / "b.tar")]), "mine")
+    here = [both[k] for k in range(7)]
+    assert list(DataLoader(both, batch_size=None, num_workers=2)) == here
+
+
 def test_parquet_without_a_column_of_records(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", [{"url": "a", "width": 1}])
     with pytest.raises(ValueError, match=r"a\.parquet: no column is one of .*; the columns are url, width"):
@@ -133,7 +142,7 @@ def test_a_tar_with_conversations_and_several_pictures(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", members)
     tar = source(tmp_path / "a.tar")
     assert tar[0].messages[0]["image"] == [BLUE, RED]
-    with pytest.raises(ValueError, match=r"a\.tar, sample 8, 8\.json: must hold an object"):
+    with pytest.raises(ValueError, match=r"a\.tar, sample 8, 8\.json: a record must be an object"):
         tar[1]
     with pytest.raises(ValueError, match=r"a\.tar, sample 9, 9\.json: not JSON"):
         tar[2]
@@ -239,7 +248,7 @@ def with_bytes(record: Record) -> Record:
     return record
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(records(), min_size=1, max_size=5))
 def test_every_kind_tells_the_same_records(tmp_path: Path, written: list[dict[str, Any]]) -> None:
     names = {RED: "red.png", BLUE: "blue.png"}

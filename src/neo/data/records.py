@@ -9,9 +9,9 @@ A record is an object that holds a conversation, written in one of these ways:
 - `{"caption": text}`, with a picture, for which `"text"` is another name;
 - `{"text": text}` without a picture: a text that is learned from its first word to its last.
 
-Its pictures are under `image` or `images`, each a path, the bytes of a picture file, `{"bytes": ..., "path": ...}`
-as in Parquet files, or a picture in memory; or inside the parts of a message. Other fields are not read, but for
-`family`, the kind of task.
+Its pictures are under `image`, `images` or `file_name`, or inside the parts of a message; each is a path, the bytes
+of a picture file, `{"bytes": ..., "path": ...}` as in Parquet files, or a picture in memory. `family` tells the kind
+of task. Other fields are not read.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,7 +29,9 @@ ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assi
 """Names of roles that are understood, and the project's name for each."""
 FORMS = ("conversations", "messages", "texts", "question", "caption", "text")
 """Fields that hold a conversation; the first that a record has is read."""
-FIELDS = (*FORMS, "answer", "image", "images", "family")
+PICTURES = ("image", "images", "file_name")
+"""Fields that hold pictures; the first that a record has is read."""
+FIELDS = (*FORMS, "answer", *PICTURES, "family")
 """All fields that are read."""
 CAPTION_PROMPT = "Describe the image."
 """What a caption is taken to answer, by default."""
@@ -166,10 +168,10 @@ def _part(part: Any, where: str, folder: Path) -> dict[str, Any]:
 def _pictures(data: Mapping[str, Any], where: str, folder: Path) -> list[Any]:
     if data.get("image") is not None and data.get("images") is not None:
         raise ValueError(f"{where}: the record has both 'image' and 'images'; put all its pictures under one of them")
-    name = "images" if data.get("image") is None else "image"
-    value = data.get(name)
-    if value is None:
+    name = next((name for name in PICTURES if data.get(name) is not None), None)
+    if name is None:
         return []
+    value = data[name]
     if isinstance(value, list):
         return [_picture(one, f"{where}: {name}[{number}]", folder) for number, one in enumerate(value)]
     return [_picture(value, f"{where}: {name}", folder)]

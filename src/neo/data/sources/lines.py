@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from neo.data.config import TextUnit
-from neo.data.sources.spans import SpanFile, decode
+from neo.data.sources.spans import SpanFile, decode, parse_json
 
 
 class JsonList:
@@ -42,10 +42,7 @@ class JsonLines(SpanFile):
     def read(self, index: int) -> tuple[Any, str]:
         line, number = self.span(index)
         where = f"{self.path}, line {number}"
-        try:
-            return json.loads(line), where
-        except ValueError as error:
-            raise ValueError(f"{where}: not JSON ({error})") from error
+        return parse_json(line, where), where
 
 
 class PlainText(SpanFile):
@@ -53,7 +50,7 @@ class PlainText(SpanFile):
 
     def __init__(self, path: Path, index_dir: Path | None = None, unit: TextUnit = "line") -> None:
         self.unit = unit
-        super().__init__(path, index_dir and index_dir / unit)
+        super().__init__(path, index_dir, unit)
 
     def scan(self, file: BinaryIO) -> Iterator[tuple[int, int]]:
         return texts(file, self.unit)

@@ -5,6 +5,7 @@ folder for it is given, kept there for all later runs and looked up on disk. A r
 """
 
 import hashlib
+import json
 import os
 import uuid
 from abc import ABC, abstractmethod
@@ -19,18 +20,19 @@ import numpy as np
 class SpanFile(ABC):
     """One such file."""
 
-    def __init__(self, path: Path, index_dir: Path | None = None) -> None:
+    def __init__(self, path: Path, index_dir: Path | None = None, way: str = "") -> None:
         """Find where the records begin.
 
         Args:
             path: the file.
             index_dir: folder to keep that in; it is made if need be.
+            way: names the way of `scan`, where a class has several.
 
         Raises:
             ValueError: the file is not what it should be.
         """
         self.path, self.folder = path, path.parent
-        self._index: np.ndarray | Path = self._scanned() if index_dir is None else self._kept(index_dir)
+        self._index: np.ndarray | Path = self._scanned() if index_dir is None else self._kept(index_dir, way)
         self._length = len(self._rows()) - 1
 
     @abstractmethod
@@ -62,10 +64,10 @@ class SpanFile(ABC):
             rows = chain(self.scan(file), [(end, 0)])
             return np.fromiter(chain.from_iterable(rows), np.uint64).reshape(-1, 2)
 
-    def _kept(self, folder: Path) -> Path:
+    def _kept(self, folder: Path, way: str) -> Path:
         """The file with the rows; its name changes with the file that they are about."""
         state = self.path.stat()
-        about = f"{type(self).__name__} {self.path.absolute()} {state.st_size} {state.st_mtime_ns}"
+        about = f"{type(self).__name__} {way} {self.path.absolute()} {state.st_size} {state.st_mtime_ns}"
         kept = folder / f"{self.path.name}.{hashlib.sha256(about.encode()).hexdigest()[:16]}.npy"
         if not kept.exists():
             folder.mkdir(parents=True, exist_ok=True)
@@ -73,6 +75,14 @@ class SpanFile(ABC):
             np.save(unfinished, self._scanned())
             unfinished.replace(kept)
         return kept
+
+
+def parse_json(text: bytes, where: str) -> Any:
+    """JSON to what it says, or a ValueError with the place."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: not JSON ({error})") from error
 
 
 def decode(text: bytes, where: str) -> str:

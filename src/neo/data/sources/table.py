@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from neo.data.records import FIELDS
 from neo.data.sources.spans import SpanFile, decode
 
 PICTURE_COLUMNS = ("image", "file_name", "filename", "file", "path")
@@ -25,8 +24,8 @@ class CsvTable(SpanFile):
             header = decode(file.readline(), f"{path}, line 1").strip()
         self._delimiter = max(",;\t", key=header.count)
         self._columns = [name.strip().lower() for name in next(csv.reader([header], delimiter=self._delimiter), [])]
-        self._picture = next((name for name in PICTURE_COLUMNS if name in self._columns), None)
-        if self._picture is None:
+        self._picture = next((name for name in PICTURE_COLUMNS if name in self._columns), "")
+        if not self._picture:
             raise ValueError(
                 f"{path}, line 1: one column must have the name {' or '.join(PICTURE_COLUMNS)}; "
                 f"the names are {', '.join(self._columns) or 'missing'}"
@@ -52,4 +51,4 @@ class CsvTable(SpanFile):
         if len(values) != len(self._columns):
             raise ValueError(f"{where}: the row has {len(values)} values for {len(self._columns)} columns")
         row = {name: value for name, value in zip(self._columns, values, strict=True) if value}
-        return {**{name: row[name] for name in FIELDS if name in row}, "image": row.get(str(self._picture))}, where
+        return {**row, "image": row.get(self._picture)}, where

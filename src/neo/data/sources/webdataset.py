@@ -1,14 +1,13 @@
 """WebDataset tars, as img2dataset writes them, read where they lie and in any order."""
 
 import io
-import json
 import tarfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from neo.data.sources.spans import SpanFile, decode
+from neo.data.sources.spans import SpanFile, decode, parse_json
 
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 """Endings of members that are pictures."""
 
 
@@ -40,12 +39,18 @@ class Tar(SpanFile):
             files = {member.name: file.read() for member, file in members if file}
         where = f"{self.path}, sample {_key(members[0][0])}"
         record: dict[str, Any] = {}
+        pictures = []
         for name, content in files.items():
-            if name.lower().endswith(".json"):
-                record |= _object(content, f"{where}, {name}")
-            elif name.lower().endswith(".txt") and (caption := decode(content, f"{where}, {name}").strip()):
-                record["caption"] = caption
-        pictures = [content for name, content in files.items() if name.lower().endswith(PICTURES)]
+            place = f"{where}, {name}"
+            if name.lower().endswith(PICTURES):
+                pictures.append(content)
+            elif name.lower().endswith(".txt"):
+                record["caption"] = decode(content, place).strip()
+            elif name.lower().endswith(".json"):
+                value = parse_json(content, place)
+                if not isinstance(value, dict):
+                    raise ValueError(f"{place}: a record must be an object")
+                record = value | record
         return {**record, "image": None, "images": pictures}, where
 
 
@@ -54,13 +59,3 @@ def _key(member: tarfile.TarInfo) -> str:
     folder, slash, name = member.name.rpartition("/")
     key = name.partition(".")[0]
     return key and folder + slash + key
-
-
-def _object(text: bytes, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{where}: not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: must hold an object")
-    return value
