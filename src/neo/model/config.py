@@ -180,7 +180,7 @@ class NeoConfig(PreTrainedConfig):
 
     model_type = "neo_chat"
     sub_configs_defaults = {"text_config": NeoTextConfig, "vision_config": NeoVisionConfig}
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["past_key_values", "token_losses"]
 
     text_config: NeoTextConfig | dict[str, Any] | None = None
     """The decoder."""

@@ -13,6 +13,7 @@ Otherwise it is Qwen3: pre-norm, RMSNorm, grouped queries, SwiGLU, no biases.
 Shapes: B batch, L tokens, H heads, D head_dim, C hidden size, V vocabulary.
 """
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -29,7 +30,8 @@ from neo.model import checkpoint
 from neo.model.attention import BACKENDS, Attend, attention_over
 from neo.model.config import NeoConfig, NeoTextConfig
 from neo.model.generation import NeoGenerationMixin
-from neo.model.loss import next_token_loss
+from neo.model.linear import Linear
+from neo.model.loss import CHUNK_LOGITS, next_token_loss
 from neo.model.masks import AttentionMask
 from neo.model.patch_embedding import PatchConvolution, PatchEmbedding
 from neo.model.positions import TEXT, documents_of, grid_hw, number_images, thw_positions
@@ -57,12 +59,12 @@ class NativeAttention(nn.Module):
         self.layer_index = layer_index
         self.head_dim = D = config.head_dim
         C, heads, kv_heads = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
-        self.q_proj = nn.Linear(C, heads * D, bias=False)
-        self.k_proj = nn.Linear(C, kv_heads * D, bias=False)
-        self.v_proj = nn.Linear(C, kv_heads * D, bias=False)
-        self.q_proj_hw = nn.Linear(C, heads * D, bias=False)  # per head: first half H, second half W
-        self.k_proj_hw = nn.Linear(C, kv_heads * D, bias=False)
-        self.o_proj = nn.Linear(heads * D, C, bias=False)
+        self.q_proj = Linear(C, heads * D)
+        self.k_proj = Linear(C, kv_heads * D)
+        self.v_proj = Linear(C, kv_heads * D)
+        self.q_proj_hw = Linear(C, heads * D)  # per head: first half H, second half W
+        self.k_proj_hw = Linear(C, kv_heads * D)
+        self.o_proj = Linear(heads * D, C)
         eps = config.rms_norm_eps
         self.q_norm, self.k_norm = RMSNorm(D, eps), RMSNorm(D, eps)
         self.q_norm_h, self.k_norm_h = RMSNorm(D // 2, eps), RMSNorm(D // 2, eps)
@@ -91,9 +93,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: NeoTextConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = Linear(config.hidden_size, config.intermediate_size)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size)
         self.activation = ACT2FN[config.hidden_act]
 
     def forward(self, x_BLC: Tensor) -> Tensor:
@@ -271,6 +273,14 @@ class NeoModel(NeoPreTrainedModel):
         return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values if use_cache else None)
 
 
+@dataclass
+class NeoOutput(CausalLMOutputWithPast):
+    """What `NeoForConditionalGeneration` gives."""
+
+    token_losses: Tensor | None = None
+    """(B, L) float32: the unweighted loss of each label, zero where there is none; without gradient."""
+
+
 class NeoForConditionalGeneration(NeoPreTrainedModel, NeoGenerationMixin):
     """NEO with its language-model head: pictures and words in, next words out."""
 
@@ -282,7 +292,7 @@ class NeoForConditionalGeneration(NeoPreTrainedModel, NeoGenerationMixin):
         super().__init__(config)
         text = cast(NeoTextConfig, config.text_config)
         self.model = NeoModel(config)
-        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
+        self.lm_head = Linear(text.hidden_size, text.vocab_size)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -319,8 +329,9 @@ class NeoForConditionalGeneration(NeoPreTrainedModel, NeoGenerationMixin):
         loss_weights: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
+        return_logits: bool | None = None,
         **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
+    ) -> NeoOutput:
         """Predict the next token at every place.
 
         Args:
@@ -337,10 +348,12 @@ class NeoForConditionalGeneration(NeoPreTrainedModel, NeoGenerationMixin):
             loss_weights: (B, L) weight of each label.
             use_cache: return the cache; by default outside training.
             logits_to_keep: compute logits of the last so many places only; 0 means all.
+            return_logits: by default always but in training with labels, where logits of a whole batch would be the
+                largest tensor by far and nobody reads them.
             kwargs: `output_hidden_states=True` returns the embeddings and what every layer gave, the last normalised.
 
         Returns:
-            `loss` (with labels), `logits` (B, L, V), `past_key_values`, `hidden_states`.
+            `loss` and `token_losses` (with labels), `logits` (B, L, V), `past_key_values`, `hidden_states`.
 
         Raises:
             ValueError: image tokens and picture grids do not match, or positions are missing beside a cache.
@@ -359,15 +372,20 @@ class NeoForConditionalGeneration(NeoPreTrainedModel, NeoGenerationMixin):
             return_dict=True,
             **kwargs,
         )
-        logits = self.lm_head(outputs.last_hidden_state[:, -logits_to_keep:])
-        loss = None
+        hidden = outputs.last_hidden_state
+        loss = token_losses = logits = None
         if labels is not None:
-            loss = next_token_loss(logits, labels, loss_weights, kwargs.get("num_items_in_batch"))
-        return CausalLMOutputWithPast(
+            normalizer = kwargs.get("num_items_in_batch")
+            chunk = max(1, CHUNK_LOGITS // self.config.text_config.vocab_size)
+            loss, token_losses = next_token_loss(hidden, labels, self.lm_head, loss_weights, normalizer, chunk)
+        if return_logits or (return_logits is None and not (self.training and labels is not None)):
+            logits = self.lm_head(hidden[:, -logits_to_keep:])
+        return NeoOutput(
             loss=loss,
             logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
+            token_losses=token_losses,
         )
 
 
