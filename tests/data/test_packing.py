@@ -1,88 +1,104 @@
-from collections.abc import Iterator
-from itertools import islice
-
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neo.data.packing import BadSample, Document, Packer
+from neo.data.packing import BadSample, Measured, Packer, Place, Row, best_fit
 
 
-def document(index: int, length: int) -> Document:
-    ids = np.full(length, index % 100 + 1)
-    return Document(index, f"d[{index}]", ids, ids, torch.empty(0, 768), np.empty((0, 2), dtype=np.int64))
+def measured(k: int, tokens: int) -> Measured:
+    return Measured(k, f"d[{k}]", tokens)
 
 
-def endless(lengths: list[int], packer: Packer) -> Iterator[Document]:
-    return (document(k, lengths[k % len(lengths)]) for k in packer.wanted())
+def stream(lengths: list[int]) -> list[Measured]:
+    return [measured(k, tokens) for k, tokens in enumerate(lengths)]
 
 
-def indices(batch: list[list[Document]]) -> list[list[int]]:
-    return [[one.index for one in row] for row in batch]
+def indices(rows: list[Row]) -> list[list[int]]:
+    return [[one.index for one in row] for row in rows]
 
 
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 64), min_size=1, max_size=200), st.integers(1, 4), st.integers(1, 4))
-def test_nothing_lost_nothing_split_nothing_too_full(lengths: list[int], rows: int, lookahead_rows: int) -> None:
-    packer = Packer(64, rows, lookahead_rows)
-    batches = list(packer.batches(document(k, length) for k, length in enumerate(lengths)))
-    packed = [one for batch in batches for row in batch for one in row]
-    assert sorted(one.index for one in packed) == list(range(len(lengths)))
-    assert all(len(one) == lengths[one.index] for one in packed)
-    assert all(sum(map(len, row)) <= 64 for batch in batches for row in batch)
-    assert all(len(batch) == rows for batch in batches[:-1])
+def placed(packer: Packer, samples: list[Measured]) -> list[tuple[Row, Place]]:
+    found = [one for sample in samples for one in packer.add(sample)]
+    return found + packer.finish()
+
+
+LENGTHS = st.lists(st.integers(1, 64), min_size=1, max_size=200)
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 64), min_size=1, max_size=50), st.integers(0, 6))
-def test_resumed_equals_uninterrupted(lengths: list[int], taken: int) -> None:
-    packer = Packer(64, 2, 3)
-    batches = packer.batches(endless(lengths, packer))
-    for _ in range(taken):
-        next(batches)
-    state = packer.state_dict()
-    resumed = Packer(64, 2, 3)
-    resumed.load_state_dict(state)
-    assert state == {**state, "pool": sorted(state["pool"])}
-    again = resumed.batches(endless(lengths, resumed))
-    for _ in range(4):
-        assert indices(next(again)) == indices(next(batches))
-        assert resumed.state_dict() == packer.state_dict()
+@given(LENGTHS, st.integers(1, 9))
+def test_nothing_lost_nothing_split_nothing_too_full(lengths: list[int], lookahead_rows: int) -> None:
+    rows = list(Packer(64, 1, lookahead_rows).rows(stream(lengths)))
+    assert sorted(k for row in indices(rows) for k in row) == list(range(len(lengths)))
+    assert all(len(one) == lengths[one.index] for row in rows for one in row)
+    assert all(0 < sum(map(len, row)) <= 64 for row in rows)
 
 
-def test_no_document_waits_for_ever() -> None:
-    packer = Packer(10, 1, lookahead_rows=5)
-    lengths = [7, *[10] * 1000]
-    first = next(packer.batches(document(k, length) for k, length in enumerate(lengths)))
-    assert 0 in indices(first)[0]
+@settings(deadline=None)
+@given(LENGTHS, st.integers(1, 9), st.data())
+def test_gone_on_from_any_place_the_same_rows_come(
+    lengths: list[int], lookahead_rows: int, data: st.DataObject
+) -> None:
+    whole = placed(Packer(64, 1, lookahead_rows), stream(lengths))
+    number = data.draw(st.integers(0, len(whole) - 1))
+    place = whole[number][1]
+    packer = Packer(64, 1, lookahead_rows)
+    packer.restart(place)
+    assert placed(packer, stream(lengths)[place.block :]) == whole[number + 1 :]
+
+
+@settings(deadline=None)
+@given(LENGTHS, st.integers(1, 9))
+def test_no_document_waits_longer_than_a_block(lengths: list[int], lookahead_rows: int) -> None:
+    """Rows of one block hold a run of consecutive samples, so what is read ahead is bounded."""
+    taken = 0
+    for row, after in placed(Packer(64, 1, lookahead_rows), stream(lengths)):
+        assert all(taken <= one.index for one in row)
+        taken = after.block
+    assert taken == len(lengths)
+
+
+def test_best_fit() -> None:
+    rows = best_fit(stream([3, 7, 5, 5, 4, 6]), 10)
+    assert indices(rows) == [[1, 0], [5, 4], [2, 3]]
+
+
+def test_rows_of_a_block_are_shuffled() -> None:
+    """Unshuffled, every block would begin with its long documents and end with its short ones."""
+    rng = np.random.default_rng(0)
+    rows = list(Packer(1000, 1, 64).rows(stream(rng.integers(1, 1000, 128).tolist())))
+    sizes = [len(row) for row in rows]
+    assert sizes != sorted(sizes)
+    half = len(sizes) // 2
+    assert abs(sum(sizes[:half]) - sum(sizes[half:])) < 20  # of 128 samples; unshuffled 40
 
 
 def test_rows_are_full_on_log_normal_lengths() -> None:
-    rng = np.random.default_rng(0)
     limit = 16_384
-    lengths = [int(min(limit, max(1, length))) for length in rng.lognormal(np.log(600), 1.0, 20_000)]
-    packer = Packer(limit, 1)
-    rows = [row for batch in islice(packer.batches(endless(lengths, packer)), 300) for row in batch]
-    fill = sum(len(one) for row in rows for one in row) / (limit * len(rows))
-    assert fill > 0.97  # measured: 0.9965
+    lengths = np.random.default_rng(0).lognormal(np.log(600), 1.0, 20_000).clip(1, limit).astype(int).tolist()
+    rows = list(Packer(limit, 1).rows(stream(lengths)))
+    assert sum(lengths) / (limit * len(rows)) > 0.99  # measured: 0.9957
 
 
 def test_bad_samples_are_named_counted_and_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    samples = [document(0, 5), BadSample(1, "d[1]", "no picture"), document(2, 99), document(3, 4)]
+    samples = [measured(0, 5), BadSample(1, "d[1]", "no picture"), measured(2, 99), measured(3, 4)]
     packer = Packer(10, 1, max_bad_fraction=0.02)
-    (batch,) = packer.batches(samples)
-    assert indices(batch) == [[0, 3]]
+    assert indices(list(packer.rows(samples))) == [[0, 3]]
     assert packer.bad == 2
     assert "left out d[1]: no picture" in caplog.text
     assert "left out d[2]: 99 tokens do not fit a row of 10" in caplog.text
     with pytest.raises(ValueError, match=r"2 of the first 3 samples .* max_bad_fraction=0.01 .* d\[2\]"):
-        list(Packer(10, 1, max_bad_fraction=0.01).batches(samples))
+        list(Packer(10, 1, max_bad_fraction=0.01).rows(samples))
 
 
-def test_a_sample_that_became_unreadable_stops_a_resumed_run() -> None:
-    packer = Packer(10, 1)
-    packer.load_state_dict({"next_index": 2, "pool": [1], "bad": 0})
-    with pytest.raises(ValueError, match=r"d\[1\] could be read before .* gone"):
-        next(packer.batches([BadSample(1, "d[1]", "gone")]))
+def test_bad_samples_of_a_block_are_counted_once_when_it_is_packed_again() -> None:
+    samples = [BadSample(0, "d[0]", "gone"), *stream([6] * 9)[1:4], BadSample(4, "d[4]", "gone"), *stream([6] * 9)[5:]]
+    first = Packer(10, 1, 2, max_bad_fraction=1)
+    rows = [one for sample in samples for one in first.add(sample)]
+    places = [place for _, place in rows]
+    assert places[:3] == [Place(0, 1, 0), Place(0, 2, 0), Place(5, 0, 2)]
+    again = Packer(10, 1, 2, max_bad_fraction=1)
+    again.restart(places[1])
+    assert [one for sample in samples for one in again.add(sample)] == rows[2:]
+    assert again.bad == first.bad == 2

@@ -4,7 +4,7 @@ import torch
 from tiny_checkpoint import make_checkpoint
 
 from neo.data.collate import collate
-from neo.data.loader import EncodedStream
+from neo.data.stream import EncodedStream
 from neo.data.mixture import Mixture
 from neo.data.packing import Document
 from neo.data.sources import SyntheticSource

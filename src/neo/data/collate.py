@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from neo.data.packing import Row
+from neo.data.packing import Document
 
 IGNORE = -100
 """Label of a token that carries no loss."""
@@ -13,7 +13,7 @@ PADDING = -1
 """Document id of padding."""
 
 
-def collate(rows: Sequence[Row], max_seq_length: int, pad_token_id: int = 0) -> dict[str, torch.Tensor]:
+def collate(rows: Sequence[Sequence[Document]], max_seq_length: int, pad_token_id: int = 0) -> dict[str, torch.Tensor]:
     """Lay documents out in rows.
 
     Args:

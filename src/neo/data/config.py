@@ -1,5 +1,6 @@
 """What a run learns from: the fields of a recipe's `data`."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +18,13 @@ class SourceConfig:
     """What the files are; told by the endings of their names if left out (`neo.data.sources`). Or drawn pictures
     (synthetic), or drawn plain texts for a language model (corpus)."""
     weight: float = 1.0
-    """Share of the samples, relative to the other sources."""
+    """Share of the samples, or of the tokens (`data.weight_by`), relative to the other sources."""
+    sample: float = 1.0
+    """Share of the records that is used: 0.5 is a half, always the same one. A name or path may end in %50 for it."""
+    max_epochs: int | None = None
+    """How often each record is used at most; a source that is used up leaves the stream. No limit by default."""
+    mean_tokens: float | None = None
+    """Tokens of a record on average, for `data.weight_by: tokens` without an index."""
     path: str | list[str] | None = None
     """A file, a folder of them, a pattern such as data/*.tar, or a list of these."""
     image_root: str | None = None
@@ -37,6 +44,13 @@ class SourceConfig:
     """Samples before the source repeats itself (kinds synthetic and corpus)."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.path, str):
+            self.path = self.take_percent(self.path)
+        self._check_sample()
+        if self.max_epochs is not None:
+            at_least(self, 1, "max_epochs")
+        if self.mean_tokens is not None:
+            at_least(self, 1, "mean_tokens")
         if (self.kind in ("synthetic", "corpus")) != (self.path is None):
             raise ValueError(
                 f"a source of kind {self.kind!r} has path={self.path!r}: kinds synthetic and corpus have none, "
@@ -45,6 +59,25 @@ class SourceConfig:
         if self.families is not None and self.kind != "synthetic":
             raise ValueError(f"a source of kind {self.kind!r} has no families; only kind synthetic does")
 
+    def take_percent(self, name: str) -> str:
+        """`name` without a `%50` at its end, which becomes `sample`.
+
+        Raises:
+            ValueError: another share was given already.
+        """
+        bare, percent, share = name.rpartition("%")
+        if not bare or not re.fullmatch(r"\d+(\.\d+)?", share):
+            return name
+        if self.sample != 1.0:
+            raise ValueError(f"{name!r} ends in {percent}{share} but sample={self.sample} is given; give one of them")
+        self.sample = float(share) / 100
+        self._check_sample()
+        return bare
+
+    def _check_sample(self) -> None:
+        if not 0 < self.sample <= 1:
+            raise ValueError(f"sample={self.sample} must be above 0 and at most 1; weight makes records come often")
+
 
 @dataclass
 class DataConfig:
@@ -52,6 +85,10 @@ class DataConfig:
 
     sources: dict[str, SourceConfig]
     """Sources by name."""
+    weight_by: Literal["samples", "tokens"] = "samples"
+    """What the weights of sources count."""
+    index: str | None = None
+    """Folder with an index of each source (`neo.data.index`); by default records are measured as they come."""
     max_seq_length: int = 512
     """Tokens of a packed row; longer samples are left out."""
     rows_per_batch: int = 8
@@ -66,6 +103,13 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.sources:
             raise ValueError("data.sources is empty; name at least one source")
+        named: dict[str, SourceConfig] = {}
+        for written, source in self.sources.items():
+            name = source.take_percent(written)
+            if name in named:
+                raise ValueError(f"data.sources has {name!r} twice: %50 is not part of the name")
+            named[name] = source
+        self.sources = named
         at_least(self, 1, "max_seq_length", "rows_per_batch", "lookahead_rows")
         at_least(self, 0, "workers", "max_bad_fraction")
 

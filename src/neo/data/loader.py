@@ -1,32 +1,30 @@
-"""Batches for the training loop: worker processes read and encode ahead, the loop's process packs.
+"""Batches for the training loop: rows of the global stream, of which each rank reads and encodes its own.
 
-Workers only turn stream indices into documents, in order; packing happens on documents in stream order. So
-the batches are the same for any number of workers.
+Packing needs lengths only. Every rank measures the whole stream, from indices or the heads of picture files, and
+comes to the same rows; decoded and encoded is what stands in its own. One set of worker processes does both.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any, Protocol
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from neo.data.collate import IGNORE, collate
+from neo.data.config import DataConfig
+from neo.data.index import Index, open_indices
 from neo.data.mixture import Mixture
-from neo.data.packing import BadSample, Document, Packer
+from neo.data.packing import BadSample, Document, Measured, Packer, Place, check_budget
+from neo.data.schedule import Draft, Schedule
+from neo.data.stream import Answer, EncodedStream, Encoder
+from neo.processing.processor import NeoProcessor
 
-CHUNK = 16
-"""Documents that a worker hands over at once."""
+logger = logging.getLogger(__name__)
+
 PREFETCH = 4
 """Chunks that each worker keeps ready."""
-_NO_PIXELS = torch.empty(0, 0)
-
-
-class Encoder(Protocol):
-    """The one thing that is asked of a processor."""
-
-    def encode(self, messages: list[dict[str, Any]], *, share_pixels: bool) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -34,42 +32,17 @@ class Batch:
     """One step's worth of data: this rank's rows of the global batch."""
 
     inputs: dict[str, torch.Tensor]
-    """What `collate` made."""
+    """What `collate` made; rows that are all padding at the end of a stream that ends."""
     names: list[str]
-    """The records in it."""
+    """The records in it, row by row."""
     tokens: int
     """Tokens that are not padding."""
     labelled: int
     """Tokens that carry loss."""
 
 
-class EncodedStream(Dataset):
-    """Stream index to document."""
-
-    def __init__(self, mixture: Mixture, processor: Encoder) -> None:
-        self.mixture, self.processor = mixture, processor
-
-    def __getitem__(self, k: int) -> Document | BadSample:
-        # Records, pictures and processing raise ValueError for bad input; anything else is a defect.
-        try:
-            encoded = self.processor.encode(self.mixture[k].messages, share_pixels=True)
-        except ValueError as error:
-            return BadSample(k, self.mixture.name(k), str(error))
-        labels = encoded.labels.numpy()
-        if (labels == IGNORE).all():
-            return BadSample(k, self.mixture.name(k), "no token of it is an answer to learn")
-        return Document(
-            k,
-            self.mixture.name(k),
-            encoded.input_ids.numpy(),
-            labels,
-            encoded.pixel_values,
-            encoded.image_grid_hw.numpy(),
-        )
-
-
 class PackedLoader:
-    """Endless packed batches with a state that a run can be resumed from."""
+    """Packed batches with a state that a run can be resumed from, on any number of ranks."""
 
     def __init__(
         self,
@@ -80,6 +53,7 @@ class PackedLoader:
         pad_token_id: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        indices: Sequence[Index | None] = (),
     ) -> None:
         """Prepare the loader; processes start with the first batch.
 
@@ -90,6 +64,7 @@ class PackedLoader:
             workers: processes that read ahead, 0 to read in this one.
             pad_token_id: what stands in padding.
             rank, world_size: this process takes the rank-th of world_size equal parts of each batch's rows.
+            indices: of each source of the mixture, where there is one.
 
         Raises:
             ValueError: the rows of a batch cannot be shared out equally.
@@ -98,69 +73,94 @@ class PackedLoader:
             raise ValueError(
                 f"rows_per_batch={packer.rows_per_batch} rows cannot be shared out equally among {world_size} processes"
             )
-        self.rank, self.world_size = rank, world_size
-        self.stream = EncodedStream(mixture, processor)
+        self.stream = EncodedStream(mixture, processor, indices)
         self.packer, self.workers, self.pad_token_id = packer, workers, pad_token_id
+        self.rank, self.world_size = rank, world_size
+        self._place, self._unreadable = Place(), 0
 
-    def state_dict(self) -> dict[str, Any]:
-        """State after the last batch handed out, whatever the workers have read ahead."""
-        return self.packer.state_dict()
+    def state_dict(self) -> dict[str, int]:
+        """The place after the last batch handed out, whatever the workers have read ahead: four integers.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict`; call before the first batch."""
-        self.packer.load_state_dict(state)
+        `unreadable` counts this rank's samples that could be measured but not decoded; the others are the same on all.
+        """
+        return {**self._place._asdict(), "unreadable": self._unreadable}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue from `state_dict`, of any rank; call before the first batch."""
+        self._place = Place(state["block"], state["row"], state["bad"])
+        self._unreadable = state["unreadable"]
+
+    def steps(self) -> int:
+        """Batches of the whole stream, counted on lengths alone: about 20 s for a million samples.
+
+        Raises:
+            ValueError: the stream has no end, or lengths are not known without an index.
+        """
+        length = self.stream.mixture.length
+        if length is None:
+            raise ValueError("the stream has no end to count its steps; give every source max_epochs")
+        if not self.stream.indexed:
+            raise ValueError("counting the steps of a stream needs an index of every source (data.index)")
+        samples = (self.stream.measure(k) for k in range(length))
+        fit = (one for one in samples if isinstance(one, Measured) and len(one) <= self.packer.max_seq_length)
+        self.packer.restart(Place())
+        return math.ceil(sum(1 for _ in self.packer.rows(fit)) / self.packer.rows_per_batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        for rows in self.packer.batches(self._documents()):
-            share = self.packer.rows_per_batch // self.world_size
-            rows = rows[self.rank * share : (self.rank + 1) * share]
-            inputs = collate(rows, self.packer.max_seq_length, self.pad_token_id)
-            documents = [document for row in rows for document in row]
-            yield Batch(
-                inputs,
-                [document.name for document in documents],
-                sum(map(len, documents)),
-                int((inputs["labels"] != IGNORE).sum()),
-            )
-
-    def _documents(self) -> Iterator[Document | BadSample]:
-        loader = DataLoader(
+        self.packer.restart(self._place)
+        schedule = Schedule(self.stream, self.packer, self.rank, self.world_size)
+        answers = DataLoader(
             self.stream,
-            batch_sampler=_Chunks(self.packer.wanted()),  # type: ignore[arg-type]
-            collate_fn=_hand_over,
+            batch_sampler=schedule,  # type: ignore[arg-type]
+            collate_fn=_as_it_is,  # type: ignore[arg-type]
             num_workers=self.workers,
             prefetch_factor=PREFETCH if self.workers else None,
             worker_init_fn=_one_thread,
         )
-        for documents, pixels in loader:
-            start = 0
-            for document in documents:
-                if isinstance(document, Document):
-                    patches = int(document.image_grid_hw.prod(-1).sum())
-                    document = replace(document, pixel_values=pixels[start : start + patches])
-                    start += patches
-                yield document
+        for answer in answers:
+            schedule.take(answer)
+            while draft := schedule.pop():
+                yield self._batch(draft)
+        while draft := schedule.pop():
+            yield self._batch(draft)
+
+    def _batch(self, draft: Draft) -> Batch:
+        for bad in (sample for sample in draft.found.values() if isinstance(sample, BadSample)):
+            logger.warning("left out %s: %s", bad.name, bad.reason)
+            self._unreadable += 1
+            seen = (bad.index + 1) // self.world_size
+            check_budget(self._unreadable, seen, self.packer.max_bad_fraction, f"{bad.name}: {bad.reason}")
+        read = [[draft.found.get(one.index, one) for one in row] for row in draft.rows]
+        rows = [[one for one in row if isinstance(one, Document)] for row in read]
+        inputs = collate(rows, self.packer.max_seq_length, self.pad_token_id)
+        documents = [document for row in rows for document in row]
+        labelled = int((inputs["labels"] != IGNORE).sum())
+        self._place = draft.after
+        return Batch(inputs, [document.name for document in documents], sum(map(len, documents)), labelled)
 
 
-class _Chunks:
-    """Stream indices in chunks, for the DataLoader."""
+def build_loader(
+    config: DataConfig, mixture: Mixture, processor: NeoProcessor, rank: int = 0, world_size: int = 1
+) -> PackedLoader:
+    """The loader of a recipe.
 
-    def __init__(self, indices: Iterator[int]) -> None:
-        self.indices = indices
+    Args:
+        config: its `data`.
+        mixture: what `build_mixture` made of it.
+        processor: encodes messages.
+        rank, world_size: as in `PackedLoader`.
 
-    def __iter__(self) -> Iterator[list[int]]:
-        while chunk := list(islice(self.indices, CHUNK)):
-            yield chunk
+    Raises:
+        ValueError: an index is missing or stale, or rows cannot be shared out.
+    """
+    packer = Packer(config.max_seq_length, config.rows_per_batch, config.lookahead_rows, config.max_bad_fraction)
+    pad = processor.tokenizer.pad_token_id or 0
+    indices = open_indices(config, mixture.sources, processor)
+    return PackedLoader(mixture, processor, packer, config.workers, pad, rank, world_size, indices)
 
 
-def _hand_over(documents: list[Document | BadSample]) -> tuple[list[Document | BadSample], torch.Tensor]:
-    """All pixels of a chunk as one tensor: one block of shared memory instead of one per picture."""
-    pixels = [document.pixel_values for document in documents if isinstance(document, Document)]
-    bare = [
-        replace(document, pixel_values=_NO_PIXELS) if isinstance(document, Document) else document
-        for document in documents
-    ]
-    return bare, torch.cat(pixels) if pixels else _NO_PIXELS
+def _as_it_is(answer: Answer) -> Answer:
+    return answer
 
 
 def _one_thread(worker: int) -> None:

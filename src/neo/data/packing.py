@@ -1,18 +1,21 @@
 """Several documents in a row of fixed length: none split, none lost, little padding.
 
-The packer holds a pool of documents in the order of the stream. A row takes the oldest one first, so that
-none waits for ever, and then always the longest that still fits. What is in the pool depends on the stream
-alone, and the packer's state is the stream indices of the pool: a few integers.
+The stream is cut into blocks of consecutive samples, `lookahead_rows` rows worth of tokens each, and every block is
+packed by itself: the longest document first, each into the fullest row that still holds it (best fit decreasing).
+Its rows are then shuffled, because the first ones hold the long documents. So rows depend on the lengths of the
+samples alone and are the same for any number of workers and ranks; a place among them is a few integers.
 """
 
 import logging
-from bisect import bisect_right, insort
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
+
+from neo.data.permutation import permuted
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +45,18 @@ class Document:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """One sample of the stream that is still to be read, and how long it will be."""
+
+    index: int
+    name: str
+    tokens: int
+
+    def __len__(self) -> int:
+        return self.tokens
+
+
+@dataclass(frozen=True)
 class BadSample:
     """A sample that could not be read, and why."""
 
@@ -50,109 +65,114 @@ class BadSample:
     reason: str
 
 
-Row = list[Document]
+Row = list[Document | Measured]
 """Documents that share a row, in their order in it."""
 
 
+class Place(NamedTuple):
+    """A place between two rows."""
+
+    block: int = 0
+    """The stream's sample with which the block of the next row begins."""
+    row: int = 0
+    """Rows of that block before it."""
+    bad: int = 0
+    """Samples left out before that block."""
+
+
 class Packer:
-    """Documents of the stream to batches of full rows."""
+    """Samples of the stream to rows."""
 
     def __init__(
         self, max_seq_length: int, rows_per_batch: int, lookahead_rows: int = 64, max_bad_fraction: float = 0.01
     ) -> None:
-        """Set the shape of batches.
+        """Set the shape of rows and batches.
 
         Args:
             max_seq_length: tokens of a row.
-            rows_per_batch: rows of a batch.
-            lookahead_rows: rows worth of tokens to choose from.
+            rows_per_batch: rows of a batch, over all ranks.
+            lookahead_rows: rows worth of tokens of a block.
             max_bad_fraction: share of samples that may be too long or unreadable before training stops.
         """
         self.max_seq_length, self.rows_per_batch = max_seq_length, rows_per_batch
-        self.pool_tokens = max(lookahead_rows, rows_per_batch) * max_seq_length
+        self.block_tokens = lookahead_rows * max_seq_length
         self.max_bad_fraction = max_bad_fraction
-        self.next_index = 0
-        self.bad = 0
-        self._restoring: list[int] = []
-        self._pool: dict[int, Document] = {}  # by stream index, oldest first
-        self._by_length: list[tuple[int, int]] = []  # (length, -index), sorted
-        self._tokens = 0
+        self.restart(Place())
 
-    def state_dict(self) -> dict[str, Any]:
-        """The next sample to read, the samples that were read but not packed, and how many were bad."""
-        return {"next_index": self.next_index, "pool": list(self._pool), "bad": self.bad}
+    def restart(self, place: Place) -> None:
+        """Go on from a place; sample `place.block` of the stream is the next to be added."""
+        self._place = place
+        self.next_index, self.bad = place.block, place.bad
+        self.tokens = 0
+        """Of the open block."""
+        self._open: Row = []
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken; the stream must then be given as `wanted` says."""
-        self.next_index, self._restoring, self.bad = state["next_index"], list(state["pool"]), state["bad"]
-        self._pool, self._by_length, self._tokens = {}, [], 0
+    def add(self, sample: Document | Measured | BadSample) -> list[tuple[Row, Place]]:
+        """Take the next sample of the stream.
 
-    def wanted(self) -> Iterator[int]:
-        """The samples to feed, in order: those in the pool when the state was taken, then the rest."""
-        yield from self._restoring
-        k = self.next_index
-        while True:
-            yield k
-            k += 1
-
-    def batches(self, documents: Iterable[Document | BadSample]) -> Iterator[list[Row]]:
-        """Pack a stream of documents; at the stream's end the last batch may be shorter.
+        Returns:
+            The rows of the block that ends before it, if one does, each with the place after it.
 
         Raises:
             ValueError: more samples are bad than the budget allows.
         """
-        stream = iter(documents)
-        for _ in self._restoring:
-            self._add(next(stream))  # good when it was read first, and reading is pure
-        self._restoring = []
-        while True:
-            ended = self._fill(stream)
-            rows = [self._row() for _ in range(self.rows_per_batch) if self._pool]
-            if rows:
-                yield rows
-            if ended and not self._pool:
-                return
+        finished: list[tuple[Row, Place]] = []
+        if isinstance(sample, BadSample):
+            self._count_bad(sample, sample.reason)
+        elif len(sample) > self.max_seq_length:
+            self._count_bad(sample, f"{len(sample)} tokens do not fit a row of {self.max_seq_length}")
+        else:
+            if self._open and self.tokens + len(sample) > self.block_tokens:
+                finished = self._close(Place(sample.index, 0, self.bad))
+            self._open.append(sample)
+            self.tokens += len(sample)
+        self.next_index = sample.index + 1
+        return finished
 
-    def _fill(self, stream: Iterator[Document | BadSample]) -> bool:
-        while self._tokens < self.pool_tokens:
-            document = next(stream, None)
-            if document is None:
-                return True
-            self.next_index = document.index + 1
-            if isinstance(document, BadSample):
-                self._count_bad(document.name, document.reason)
-            elif len(document) > self.max_seq_length:
-                self._count_bad(document.name, f"{len(document)} tokens do not fit a row of {self.max_seq_length}")
-            else:
-                self._add(document)
-        return False
+    def finish(self) -> list[tuple[Row, Place]]:
+        """The rows that are left when the stream has ended."""
+        return self._close(Place(self.next_index, 0, self.bad)) if self._open else []
 
-    def _add(self, document: Document | BadSample) -> None:
-        if isinstance(document, BadSample):
-            raise ValueError(f"{document.name} could be read before the run was resumed but not now: {document.reason}")
-        self._pool[document.index] = document
-        insort(self._by_length, (len(document), -document.index))
-        self._tokens += len(document)
+    def rows(self, samples: Iterable[Document | Measured | BadSample]) -> Iterator[Row]:
+        """Pack a stream that ends."""
+        for sample in samples:
+            yield from (row for row, _ in self.add(sample))
+        yield from (row for row, _ in self.finish())
 
-    def _count_bad(self, name: str, reason: str) -> None:
+    def _close(self, following: Place) -> list[tuple[Row, Place]]:
+        rows = best_fit(self._open, self.max_seq_length)
+        block, skipped, bad = self._place
+        shuffled = [rows[permuted(number, len(rows), block)] for number in range(len(rows))]
+        after = [*(Place(block, number, bad) for number in range(1, len(rows))), following]
+        self.restart(following)
+        return list(zip(shuffled, after, strict=True))[skipped:]
+
+    def _count_bad(self, sample: Document | Measured | BadSample, reason: str) -> None:
         self.bad += 1
-        logger.warning("left out %s: %s", name, reason)
-        if self.bad > self.max_bad_fraction * max(self.next_index, BUDGET_START):
-            raise ValueError(
-                f"{self.bad} of the first {self.next_index} samples were left out, more than "
-                f"max_bad_fraction={self.max_bad_fraction} allows; the last was {name}: {reason}"
-            )
+        logger.warning("left out %s: %s", sample.name, reason)
+        check_budget(self.bad, sample.index + 1, self.max_bad_fraction, f"{sample.name}: {reason}")
 
-    def _row(self) -> Row:
-        oldest = next(iter(self._pool.values()))
-        row, room = [], self.max_seq_length
-        place = bisect_right(self._by_length, (len(oldest), -oldest.index)) - 1
-        while True:
-            length, key = self._by_length.pop(place)
-            row.append(self._pool.pop(-key))
-            room -= length
-            self._tokens -= length
-            # The longest that fits; of equal ones the oldest, whose negated index is the largest.
-            place = bisect_right(self._by_length, (room, 1)) - 1
-            if place < 0:
-                return row
+
+def best_fit(documents: Sequence[Document | Measured], room: int) -> list[Row]:
+    """Share documents out among rows of `room` tokens: longest first, each to where it leaves the least room."""
+    rows: list[Row] = []
+    rooms: list[tuple[int, int]] = []  # room left and number of each row, sorted
+    for document in sorted(documents, key=len, reverse=True):
+        place = bisect_left(rooms, (len(document), -1))
+        if place < len(rooms):
+            left, number = rooms.pop(place)
+        else:
+            left, number = room, len(rows)
+            rows.append([])
+        rows[number].append(document)
+        insort(rooms, (left - len(document), number))
+    return rows
+
+
+def check_budget(bad: int, seen: int, max_bad_fraction: float, last: str) -> None:
+    """Raise a ValueError when more of the samples seen were left out than the budget allows."""
+    if bad > max_bad_fraction * max(seen, BUDGET_START):
+        raise ValueError(
+            f"{bad} of the first {seen} samples were left out, more than max_bad_fraction={max_bad_fraction} allows; "
+            f"the last was {last}"
+        )
