@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,8 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from neo.data.config import DataConfig
-from neo.data.loader import Batch, PackedLoader
-from neo.data.mixture import Mixture
-from neo.data.packing import Packer
-from neo.data.sources import open_source
+from neo.data.loader import Batch, build_loader
+from neo.data.mixture import Mixture, build_mixture
 from neo.model.device import choose_device
 from neo.model.loss import document_loss_weights
 from neo.model.neo import NeoForConditionalGeneration
@@ -78,12 +76,6 @@ def build(config: TrainConfig, ranks: Ranks | None = None) -> "Trainer":
         model, processor = start.together(lambda: start.start(config.model, config.stage, mixture, config.seed), ranks)
     choose_trained(model, config.stage)
     return Trainer(config, model, processor, mixture, ranks, saved=saved)
-
-
-def build_mixture(config: DataConfig, seed: int) -> Mixture:
-    """The training stream of a recipe."""
-    sources = [open_source(source, name) for name, source in config.sources.items()]
-    return Mixture(sources, [source.weight for source in config.sources.values()], seed)
 
 
 def find_saved(config: TrainConfig) -> Path | None:
@@ -187,9 +179,8 @@ class Trainer:
         self.trained = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
         self.saved_parameters = named if keep_frozen else self.trained
         self.optimizers = build_optimizers(list(self.trained.items()), config.optimizer)
-        self.loader = self._loader(mixture, config.data.workers)
-        validation = config.validation.sources
-        self.validation = build_mixture(DataConfig(validation), config.seed) if validation else None
+        self.loader = build_loader(config.data, mixture, processor, ranks.rank, ranks.size)
+        self.validation = self._validation_data()
         self.checkpoints = checkpoint.Checkpoints(self.output_dir, config.keep, config.keep_best, ranks)
         self.losses: list[float] = []
         """Of the steps since the last checkpoint."""
@@ -325,7 +316,7 @@ class Trainer:
         share = config.data.rows_per_batch // ranks.size
         ids, vision = self.model.config.image_token_id, self.model.config.vision_config
         pieces = []
-        for piece in micro_batches(batch.inputs, config.micro_batch_rows or share, share, ids, vision):
+        for piece in micro_batches(batch.inputs, config.micro_batch_rows or share, ids, vision):
             there = {name: tensor.to(ranks.device, non_blocking=True) for name, tensor in piece.items()}
             weights = document_loss_weights(there["labels"], there["document_ids"], config.loss_reduction)
             pieces.append(there | {"loss_weights": weights})
@@ -350,7 +341,7 @@ class Trainer:
         """The loss on the validation records, over all ranks."""
         assert self.validation is not None
         self.model.eval()
-        batches = iter(self._loader(self.validation, workers=0))
+        batches = iter(build_loader(*self.validation, self.processor, self.ranks.rank, self.ranks.size))
         total = torch.zeros(2, device=self.ranks.device)
         for _ in range(self.config.validation.batches):
             if (batch := next(batches, None)) is None:
@@ -362,11 +353,13 @@ class Trainer:
         loss, weight = self.ranks.sum(total).tolist()
         return loss / weight
 
-    def _loader(self, mixture: Mixture, workers: int) -> PackedLoader:
-        data, ranks = self.config.data, self.ranks
-        packer = Packer(data.max_seq_length, data.rows_per_batch, data.lookahead_rows, data.max_bad_fraction)
-        pad = self.processor.tokenizer.pad_token_id or 0
-        return PackedLoader(mixture, self.processor, packer, workers, pad, ranks.rank, ranks.size)
+    def _validation_data(self) -> tuple[DataConfig, Mixture] | None:
+        """The validation records, in rows like those that are learned from."""
+        sources = self.config.validation.sources
+        if not sources:
+            return None
+        data = replace(self.config.data, sources=sources, weight_by="samples", index=None, workers=0)
+        return data, build_mixture(data, self.config.seed)
 
     def _checkpoint(self) -> None:
         """Begin to save where the run is, and draw how it came there."""
@@ -394,8 +387,7 @@ class Trainer:
         return {
             "stage": config["stage"],
             "seed": config["seed"],
-            "data.sources": data["sources"],
-            "data.max_seq_length": data["max_seq_length"],
+            **{f"data.{name}": data[name] for name in ("sources", "weight_by", "max_seq_length", "lookahead_rows")},
         }
 
     def _restore(self, saved: Path) -> int:
