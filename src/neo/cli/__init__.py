@@ -14,6 +14,7 @@ from jsonargparse import Namespace
 
 from neo.cli.ask import ask, ask_parser, chat, chat_parser, words_last
 from neo.cli.console import complain, make_parser, quiet_libraries
+from neo.cli.data import MISSING, add_tools, data, data_parser
 from neo.cli.export import export, export_parser
 from neo.cli.info import info, info_parser, init, init_parser
 from neo.cli.train import train, train_parser
@@ -22,6 +23,7 @@ from neo.version import __version__
 COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "ask": ask,
     "chat": chat,
+    "data": data,
     "export": export,
     "info": info,
     "init": init,
@@ -57,7 +59,7 @@ def _plainly(complaint: str) -> str:
     if wrong:
         kind = {"int": "a whole number", "float": "a number"}.get(wrong[2], wrong[2])
         return f"--{wrong[1].replace('_', '-')} must be {kind}, not {wrong[3]!r}"
-    missing = {"ask.words": "neo ask needs a question", "train.recipe": "neo train needs a recipe"}
+    missing = {"ask.words": "neo ask needs a question", "train.recipe": "neo train needs a recipe", **MISSING}
     return missing.get(complaint.rpartition(": ")[2], complaint)
 
 
@@ -78,9 +80,14 @@ def parse(words: list[str]) -> Namespace:
     commands.add_subcommand("info", info_parser(), help="what a model is and costs")
     commands.add_subcommand("init", init_parser(), help="grow a NEO from a language model")
     commands.add_subcommand("train", train_parser(), help="run a training recipe")
+    data = data_parser()
+    commands.add_subcommand("data", data, help="look at data: check, stats, preview, convert, index")
+    add_tools(data)
     commands.add_subcommand("export", export_parser(), help="merge an adapter, change the dtype")
     if not words:
-        raise ValueError("which command? ask, chat, info, init, train or export; neo --help explains them")
+        raise ValueError("which command? ask, chat, info, init, train, data or export; neo --help explains them")
+    if words == ["data"]:
+        raise ValueError("which tool? index, check, stats, preview or convert; neo data --help explains them")
     if words[0] == "ask":
         words = ["ask", *words_last(words[1:], ask)]
     overrides: list[str] = []

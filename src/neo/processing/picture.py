@@ -107,6 +107,24 @@ def image_size(source: Any, name: str | None = None, max_source_pixels: int = MA
     return image.size
 
 
+def picture_file(source: Any, name: str | None = None) -> tuple[bytes, str]:
+    """The bytes of a picture's file as they are, and the usual ending of its name; of one in memory, as RGB PNG.
+
+    Args:
+        source, name: as in `load_image`.
+
+    Raises:
+        ValueError: as `load_image`; whether a file can be decoded is not looked at.
+    """
+    if isinstance(source, Image.Image | np.ndarray):
+        file = io.BytesIO()
+        load_image(source, name).save(file, "PNG")
+        return file.getvalue(), "png"
+    data, name = _read(source, name)
+    kind = str(_open(io.BytesIO(data), name).format)
+    return data, {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}.get(kind, kind.lower())
+
+
 def is_web_address(source: Any) -> bool:
     """Whether this names a picture on the web."""
     return isinstance(source, str) and source.startswith(("http://", "https://"))
