@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tiny_data
 
+from neo.cli import main
 from neo.training import load_recipe, train
 from neo.training.metrics import read_metrics
 
@@ -62,6 +63,7 @@ def test_the_published_stages(
     for stage in STAGES:
         recipe = folder / f"neo_{size}_{stage}.yaml"
         tiny_data.make_sources(tmp_path, load_recipe(recipe).data.sources.values())
+        assert main(["data", "index", str(recipe), "--workers", "0"]) == 0
         pre_buffer = ["--model.pre_buffer_layers=1", "--model.vision.hidden_size=16"] if stage == "pt" else []
         run(recipe, [*tiny_data.SMALL, *pre_buffer])
 
