@@ -119,6 +119,40 @@ def test_files_with_and_without_index_and_workers(
         assert [batch.names for batch in loader] == [batch.names for batch in expected[number + 1 :]]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_by_samples(processor: NeoProcessor, folder: Path, workers: int) -> None:
+    """Steps of an epoch are ceil(records / rows_per_batch); rows are as few and as long as need be."""
+    loader = of_files(processor, folder, batch_by="samples", rows_per_batch=3, workers=workers)
+    batches, states = [], []
+    for batch in loader:
+        batches.append(batch)
+        states.append(loader.state_dict())
+    assert [len(batch.names) for batch in batches] == [*[3] * 9, 1, *[3] * 9, 1]
+    for epoch in (batches[:10], batches[10:]):
+        assert sorted(name for batch in epoch for name in batch.names) == sorted(f"mine[{k}]" for k in range(RECORDS))
+    for batch in batches:
+        documents = batch.inputs["document_ids"]
+        length = documents.shape[1]
+        assert length % 16 == 0
+        assert length <= LENGTH
+        assert (documents >= 0).any(1).all()
+        assert (documents[:, -16:] >= 0).any()
+        assert int((documents >= 0).sum()) == batch.tokens
+    for number in (3, 9, 12):
+        resumed = of_files(processor, folder, batch_by="samples", rows_per_batch=3)
+        resumed.load_state_dict(states[number])
+        assert all(same(one, other) for one, other in zip(resumed, batches[number + 1 :], strict=True))
+
+
+def test_ranks_share_a_batch_by_samples(processor: NeoProcessor, folder: Path) -> None:
+    fields = {"batch_by": "samples", "rows_per_batch": 4}
+    alone = of_files(processor, folder, **fields)
+    ranks = [of_files(processor, folder, rank, 2, **fields) for rank in range(2)]
+    for batch, *parts in zip(alone, *ranks, strict=True):
+        assert sorted(name for part in parts for name in part.names) == sorted(batch.names)
+        assert [len(part.inputs["input_ids"]) for part in parts] == [2, 2]
+
+
 @pytest.mark.parametrize("index", [False, True])
 def test_any_number_of_ranks_sees_the_same_global_batches(processor: NeoProcessor, folder: Path, index: bool) -> None:
     expected = list(of_files(processor, folder))

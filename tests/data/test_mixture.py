@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neo.data.mixture import BLOCK, Mixture, permuted
+from neo.data.config import DataConfig, SourceConfig
+from neo.data.mixture import BLOCK, Mixture, build_mixture, permuted
 from neo.data.records import Record
 
 
@@ -47,6 +48,24 @@ def test_epoch_is_exact_across_blocks_and_order_changes() -> None:
     mixture = Mixture([Numbers("a", size), Numbers("b", 7)], [1.0, 1.0], seed=5)
     seen = [index for k in range(6 * BLOCK) for number, index in [mixture.locate(k)] if number == 0]
     assert Counter(seen) == Counter(dict.fromkeys(range(size), 2))
+
+
+def test_one_source_alone_is_walked_epoch_by_epoch() -> None:
+    mixture = Mixture([Numbers("a", 7)], [1.0], seed=3, max_epochs=[200])
+    epochs = [[mixture.locate(7 * epoch + place)[1] for place in range(7)] for epoch in range(200)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 100
+    assert mixture.epoch == 7
+    assert mixture.length == 1400
+    assert Mixture([Numbers("a", 7), Numbers("b", 7)], [1.0, 1.0], seed=3).epoch is None
+
+
+def test_records_that_python_holds_are_given_by_name() -> None:
+    config = DataConfig({"mine": SourceConfig(kind="memory"), "drawn": SourceConfig(kind="synthetic")})
+    mine = Numbers("mine", 5)
+    assert build_mixture(config, 0, {"mine": mine}).sources[0] is mine
+    with pytest.raises(ValueError, match="the records of source 'mine' were given in Python"):
+        build_mixture(config, 0)
 
 
 def test_weights_count_samples() -> None:

@@ -59,6 +59,30 @@ def test_no_document_waits_longer_than_a_block(lengths: list[int], lookahead_row
     assert taken == len(lengths)
 
 
+@settings(deadline=None)
+@given(LENGTHS, st.integers(1, 9), st.integers(1, 60))
+def test_batches_by_samples(lengths: list[int], size: int, epoch: int) -> None:
+    """So many consecutive samples a batch, fewer only at the end of an epoch, in rows that are filled up to `size`."""
+    whole = placed(Packer(64, size, batch_by="samples", epoch=epoch), stream(lengths))
+    batches = [[row for row, _ in whole[start : start + size]] for start in range(0, len(whole), size)]
+    samples = [sorted(k for row in indices(batch) for k in row) for batch in batches]
+    ends = [*range(epoch, len(lengths), epoch), len(lengths)]
+    epochs = [range(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
+    assert samples == [list(one[start : start + size]) for one in epochs for start in range(0, len(one), size)]
+    for batch in batches:
+        assert len(batch) == size
+        assert all(sum(map(len, row)) <= 64 for row in batch)
+    for number in range(size - 1, len(whole) - 1, size):
+        packer = Packer(64, size, batch_by="samples", epoch=epoch)
+        packer.restart(whole[number][1])
+        assert placed(packer, stream(lengths)[whole[number][1].block :]) == whole[number + 1 :]
+
+
+def test_ranks_have_equal_parts_of_the_rows_of_a_batch_by_samples() -> None:
+    rows = list(Packer(64, 8, batch_by="samples").rows(stream([40] * 4 + [8] * 4)))
+    assert [bool(row) for row in rows] == [True, False] * 4
+
+
 def test_best_fit() -> None:
     rows = best_fit(stream([3, 7, 5, 5, 4, 6]), 10)
     assert indices(rows) == [[1, 0], [5, 4], [2, 3]]

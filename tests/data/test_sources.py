@@ -139,7 +139,7 @@ def test_an_index_tells_the_units_of_text_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fields", [{}, {"kind": "synthetic", "path": "a"}, {"kind": "json"}])
 def test_a_source_is_drawn_or_has_a_path(fields: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="kinds synthetic and corpus have none, any other needs one"):
+    with pytest.raises(ValueError, match="kinds synthetic, corpus, memory have none, any other needs one"):
         SourceConfig(**fields)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from neo.data.records import CAPTION_PROMPT
 
 TextUnit = Literal["line", "paragraph", "document"]
-Kind = Literal["json", "parquet", "webdataset", "csv", "text", "datasets", "synthetic", "corpus"]
+Kind = Literal["json", "parquet", "webdataset", "csv", "text", "datasets", "synthetic", "corpus", "memory"]
 
 
 @dataclass
@@ -16,7 +16,7 @@ class SourceConfig:
 
     kind: Kind | None = None
     """What the files are; told by the endings of their names if left out (`neo.data.sources`). Or drawn pictures
-    (synthetic), or drawn plain texts for a language model (corpus)."""
+    (synthetic), or drawn plain texts for a language model (corpus); or records that Python holds (memory)."""
     weight: float = 1.0
     """Share of the samples, or of the tokens (`data.weight_by`), relative to the other sources."""
     sample: float = 1.0
@@ -42,6 +42,8 @@ class SourceConfig:
     """Which stream is drawn (kinds synthetic and corpus)."""
     size: int = 10_000_000
     """Samples before the source repeats itself (kinds synthetic and corpus)."""
+    fingerprint: str | None = None
+    """Tells these records from others, so that a run goes on with the same ones only (kind memory)."""
 
     def __post_init__(self) -> None:
         if isinstance(self.path, str):
@@ -51,10 +53,11 @@ class SourceConfig:
             at_least(self, 1, "max_epochs")
         if self.mean_tokens is not None:
             at_least(self, 1, "mean_tokens")
-        if (self.kind in ("synthetic", "corpus")) != (self.path is None):
+        without = ("synthetic", "corpus", "memory")
+        if (self.kind in without) != (self.path is None):
             raise ValueError(
-                f"a source of kind {self.kind!r} has path={self.path!r}: kinds synthetic and corpus have none, "
-                "any other needs one"
+                f"a source of kind {self.kind!r} has path={self.path!r}: kinds {', '.join(without)} have none, any "
+                "other needs one"
             )
         if self.families is not None and self.kind != "synthetic":
             raise ValueError(f"a source of kind {self.kind!r} has no families; only kind synthetic does")
@@ -93,6 +96,9 @@ class DataConfig:
     """Tokens of a packed row; longer samples are left out."""
     rows_per_batch: int = 8
     """Rows of one step, over all ranks together."""
+    batch_by: Literal["rows", "samples"] = "rows"
+    """What `rows_per_batch` counts. By samples, a step takes so many of them in as few rows as hold them, and the last
+    step of an epoch of the only source takes what is left."""
     lookahead_rows: int = 64
     """Rows worth of samples that rows are chosen from."""
     max_bad_fraction: float = 0.01

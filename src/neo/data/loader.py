@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 PREFETCH = 4
 """Chunks that each worker keeps ready."""
+MULTIPLE = 16
+"""Rows that need not be full have a multiple of so many tokens, which suits kernels and keeps their shapes few."""
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,21 @@ class PackedLoader:
             check_budget(self._unreadable, seen, self.packer.max_bad_fraction, f"{bad.name}: {bad.reason}")
         read = [[draft.found.get(one.index, one) for one in row] for row in draft.rows]
         rows = [[one for one in row if isinstance(one, Document)] for row in read]
-        inputs = collate(rows, self.packer.max_seq_length, self.pad_token_id)
+        length = self.packer.max_seq_length
+        if self.packer.batch_by == "samples":
+            rows, length = self._trimmed(rows)
+        inputs = collate(rows, length, self.pad_token_id)
         documents = [document for row in rows for document in row]
         labelled = int((inputs["labels"] != IGNORE).sum())
         self._place = draft.after
         return Batch(inputs, [document.name for document in documents], sum(map(len, documents)), labelled)
+
+    def _trimmed(self, rows: list[list[Document]]) -> tuple[list[list[Document]], int]:
+        """Rows without the empty ones, which several ranks keep to have equally many, and the tokens they need."""
+        if self.world_size == 1:
+            rows = [row for row in rows if row] or [[]]
+        longest = max(sum(map(len, row)) for row in rows)
+        return rows, max(1, -(-longest // MULTIPLE)) * MULTIPLE
 
 
 def build_loader(
@@ -153,7 +165,8 @@ def build_loader(
     Raises:
         ValueError: an index is missing or stale, or rows cannot be shared out.
     """
-    packer = Packer(config.max_seq_length, config.rows_per_batch, config.lookahead_rows, config.max_bad_fraction)
+    shape = (config.max_seq_length, config.rows_per_batch, config.lookahead_rows, config.max_bad_fraction)
+    packer = Packer(*shape, config.batch_by, mixture.epoch)
     pad = processor.tokenizer.pad_token_id or 0
     indices = open_indices(config, mixture.sources, processor)
     return PackedLoader(mixture, processor, packer, config.workers, pad, rank, world_size, indices)

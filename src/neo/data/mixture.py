@@ -2,8 +2,9 @@
 
 Sample k is a pure function of (seed, k): no state, no memory, no dependence on workers or ranks. Every block of
 `BLOCK` samples holds each source in proportion to its weight, shuffled; each source is walked in a new order in
-each of its epochs, every record of an epoch exactly once. A source with `max_epochs` leaves the stream once it is
-used up, and the others share its place by their weights; when none is left the stream ends.
+each of its epochs, every record of an epoch exactly once; one source alone is walked epoch by epoch. A source with
+`max_epochs` leaves the stream once it is used up, and the others share its place by their weights; when none is
+left the stream ends.
 """
 
 import logging
@@ -120,6 +121,11 @@ class Mixture:
             logger.info("%s used up after %d samples of the stream", ", ".join(gone), start)
         self.length = start
 
+    @property
+    def epoch(self) -> int | None:
+        """Samples of an epoch; None with several sources, each of which has its own."""
+        return self._sizes[0] if len(self.sources) == 1 else None
+
     def locate(self, k: int) -> tuple[int, int]:
         """Sample k of the stream: the number of its source and the index in that source.
 
@@ -130,7 +136,9 @@ class Mixture:
             raise IndexError(f"the stream ends after {self.length} samples")
         stretch = self._stretches[bisect_right(self._stretches, k, key=lambda stretch: stretch.start) - 1]
         block, place = divmod(k - stretch.start, stretch.size)
-        slot = permuted(place, stretch.size, mix(self.seed, stretch.first_block + block))
+        slot = place
+        if len(self.sources) > 1:
+            slot = permuted(place, stretch.size, mix(self.seed, stretch.first_block + block))
         number = 0
         while slot >= stretch.counts[number]:
             slot -= stretch.counts[number]
@@ -151,14 +159,19 @@ class Mixture:
         return f"{self.sources[number].name}[{index}]"
 
 
-def build_mixture(config: DataConfig, seed: int) -> Mixture:
+def build_mixture(config: DataConfig, seed: int, given: Mapping[str, Source] | None = None) -> Mixture:
     """The training stream of a recipe.
+
+    Args:
+        config: its `data`.
+        seed: chooses the order.
+        given: sources of kind memory, by name.
 
     Raises:
         ValueError: a source cannot be opened, or weights count tokens and a source's mean length is not known.
     """
     return Mixture(
-        open_sources(config),
+        open_sources(config, given or {}),
         [_weight(name, source, config) for name, source in config.sources.items()],
         seed,
         [source.sample for source in config.sources.values()],
@@ -166,14 +179,21 @@ def build_mixture(config: DataConfig, seed: int) -> Mixture:
     )
 
 
-def open_sources(config: DataConfig) -> list[Source]:
+def open_sources(config: DataConfig, given: Mapping[str, Source]) -> list[Source]:
     """The sources of a recipe, in order. Beside an index is kept where records begin in their files, too.
+
+    Args:
+        config: the recipe's `data`.
+        given: those of kind memory, by name.
 
     Raises:
         ValueError: a source cannot be opened.
     """
     sources = []
     for name, source in config.sources.items():
+        if name in given:
+            sources.append(given[name])
+            continue
         if config.index is not None and source.index_dir is None:
             source = replace(source, index_dir=str(index_folder(config, name)))
         sources.append(open_source(source, name))

@@ -4,13 +4,15 @@ The stream is cut into blocks of consecutive samples, `lookahead_rows` rows wort
 packed by itself: the longest document first, each into the fullest row that still holds it (best fit decreasing).
 Its rows are then shuffled, because the first ones hold the long documents. So rows depend on the lengths of the
 samples alone and are the same for any number of workers and ranks; a place among them is a few integers.
+
+With `batch_by="samples"` a block is a batch: so many samples, in as few rows as hold them.
 """
 
 import logging
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -84,7 +86,13 @@ class Packer:
     """Samples of the stream to rows."""
 
     def __init__(
-        self, max_seq_length: int, rows_per_batch: int, lookahead_rows: int = 64, max_bad_fraction: float = 0.01
+        self,
+        max_seq_length: int,
+        rows_per_batch: int,
+        lookahead_rows: int = 64,
+        max_bad_fraction: float = 0.01,
+        batch_by: Literal["rows", "samples"] = "rows",
+        epoch: int | None = None,
     ) -> None:
         """Set the shape of rows and batches.
 
@@ -93,7 +101,10 @@ class Packer:
             rows_per_batch: rows of a batch, over all ranks.
             lookahead_rows: rows worth of tokens of a block.
             max_bad_fraction: share of samples that may be too long or unreadable before training stops.
+            batch_by: what a batch has `rows_per_batch` of; by samples, empty rows fill it up.
+            epoch: samples after which a batch by samples ends in any case.
         """
+        self.batch_by, self.epoch = batch_by, epoch
         self.max_seq_length, self.rows_per_batch = max_seq_length, rows_per_batch
         self.block_tokens = lookahead_rows * max_seq_length
         self.max_bad_fraction = max_bad_fraction
@@ -122,7 +133,7 @@ class Packer:
         elif len(sample) > self.max_seq_length:
             self._count_bad(sample, f"{len(sample)} tokens do not fit a row of {self.max_seq_length}")
         else:
-            if self._open and self.tokens + len(sample) > self.block_tokens:
+            if self._open and self._ends_before(sample):
                 finished = self._close(Place(sample.index, 0, self.bad))
             self._open.append(sample)
             self.tokens += len(sample)
@@ -139,11 +150,20 @@ class Packer:
             yield from (row for row, _ in self.add(sample))
         yield from (row for row, _ in self.finish())
 
+    def _ends_before(self, sample: Document | Measured) -> bool:
+        """Whether the open block does."""
+        if self.batch_by == "rows":
+            return self.tokens + len(sample) > self.block_tokens
+        new_epoch = self.epoch is not None and sample.index // self.epoch > self._open[0].index // self.epoch
+        return new_epoch or len(self._open) == self.rows_per_batch
+
     def _close(self, following: Place) -> list[tuple[Row, Place]]:
         rows = best_fit(self._open, self.max_seq_length)
         block, skipped, bad = self._place
         shuffled = [rows[permuted(number, len(rows), block)] for number in range(len(rows))]
-        after = [*(Place(block, number, bad) for number in range(1, len(rows))), following]
+        if self.batch_by == "samples":
+            shuffled = _spread(shuffled, self.rows_per_batch)
+        after = [*(Place(block, number, bad) for number in range(1, len(shuffled))), following]
         self.restart(following)
         return list(zip(shuffled, after, strict=True))[skipped:]
 
@@ -167,6 +187,14 @@ def best_fit(documents: Sequence[Document | Measured], room: int) -> list[Row]:
         rows[number].append(document)
         insort(rooms, (left - len(document), number))
     return rows
+
+
+def _spread(rows: Sequence[Row], size: int) -> list[Row]:
+    """The rows and empty ones, `size` in all, evenly mixed: any rank's part of them has its share of either."""
+    result: list[Row] = [[] for _ in range(size)]
+    for number, row in enumerate(rows):
+        result[number * size // len(rows)] = row
+    return result
 
 
 def check_budget(bad: int, seen: int, max_bad_fraction: float, last: str) -> None:

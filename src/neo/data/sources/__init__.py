@@ -29,6 +29,8 @@ def open_source(config: SourceConfig, name: str = "") -> Source:
     Raises:
         ValueError: a file is missing, or not what its kind asks for, or there is no record.
     """
+    if config.kind == "memory":
+        raise ValueError(f"the records of source {name!r} were given in Python (kind memory); start the run from there")
     if config.path is None:
         if config.kind == "synthetic":
             return SyntheticSource(config.seed, "train", config.families, config.size, name or "synthetic")
