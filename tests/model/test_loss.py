@@ -81,15 +81,32 @@ def test_chunks_give_the_plain_loss_and_gradients(chunk: int) -> None:
     expected = torch.autograd.grad(plain, [hidden, head.weight])
     head.places.clear()
     loss, _ = next_token_loss(hidden, labels, head, weights, chunk=chunk)
-    forward = list(head.places)
     gradients = torch.autograd.grad(loss, [hidden, head.weight])
     assert loss.item() == pytest.approx(plain.item(), abs=1e-6)
     for ours, theirs in zip(gradients, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-7, rtol=1e-5)
-    assert sum(forward) == chosen.sum()  # nothing is computed where there is no label
-    assert max(forward) <= chunk
-    again = head.places[len(forward) :]
-    assert sorted(again) == (sorted(forward) if len(forward) > 1 else [])  # made again rather than kept
+    assert sum(head.places) == chosen.sum()  # nothing is computed where there is no label, nor anything twice
+    assert max(head.places) <= chunk
+
+
+def test_a_frozen_head_still_passes_gradients_on() -> None:
+    torch.manual_seed(0)
+    hidden, head, labels = torch.randn(1, 20, 8, requires_grad=True), nn.Linear(8, 50), torch.randint(0, 50, (1, 20))
+    (expected,) = torch.autograd.grad(next_token_loss(hidden, labels, head)[0], hidden)
+    head.requires_grad_(False)
+    (ours,) = torch.autograd.grad(next_token_loss(hidden, labels, head, chunk=3)[0], hidden)
+    torch.testing.assert_close(ours, expected, atol=1e-7, rtol=1e-5)
+
+
+def test_without_gradients_too_logits_come_in_chunks() -> None:
+    torch.manual_seed(0)
+    hidden, head, labels = torch.randn(1, 20, 8), Counted(8, 50), torch.randint(0, 50, (1, 20))
+    expected = next_token_loss(hidden, labels, head)[0]
+    head.places.clear()
+    with torch.no_grad():
+        ours = next_token_loss(hidden, labels, head, chunk=6)[0]
+    torch.testing.assert_close(ours, expected)
+    assert head.places == [6, 6, 6, 1]
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -116,7 +133,8 @@ def test_a_model_in_chunks(
     assert chunked == pytest.approx(whole, abs=1e-6)
     for name, value in expected.items():
         error = (ours[name] - value).norm() / value.norm().clamp_min(1e-12)
-        assert error < (1e-2 if autocast else 1e-5), name  # measured: 4e-3 and 2e-7
+        # Measured: 1e-6, and 1.0e-2 in bfloat16, whose own distance from float32 is up to 4e-2 here.
+        assert error < (3e-2 if autocast else 1e-5), name
 
 
 def test_logits_come_when_asked_for_or_when_nothing_is_learned(
