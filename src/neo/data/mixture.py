@@ -171,7 +171,7 @@ def build_mixture(config: DataConfig, seed: int, given: Mapping[str, Source] | N
         ValueError: a source cannot be opened, or weights count tokens and a source's mean length is not known.
     """
     return Mixture(
-        open_sources(config, given or {}),
+        open_sources(config, given),
         [_weight(name, source, config) for name, source in config.sources.items()],
         seed,
         [source.sample for source in config.sources.values()],
@@ -179,7 +179,7 @@ def build_mixture(config: DataConfig, seed: int, given: Mapping[str, Source] | N
     )
 
 
-def open_sources(config: DataConfig, given: Mapping[str, Source]) -> list[Source]:
+def open_sources(config: DataConfig, given: Mapping[str, Source] | None = None) -> list[Source]:
     """The sources of a recipe, in order. Beside an index is kept where records begin in their files, too.
 
     Args:
@@ -191,7 +191,7 @@ def open_sources(config: DataConfig, given: Mapping[str, Source]) -> list[Source
     """
     sources = []
     for name, source in config.sources.items():
-        if name in given:
+        if given and name in given:
             sources.append(given[name])
             continue
         if config.index is not None and source.index_dir is None:
