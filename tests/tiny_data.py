@@ -6,8 +6,6 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
 import torch
 from PIL import Image
 from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -68,6 +66,11 @@ def _picture(color: str) -> bytes:
 
 
 def _json(path: Path, colors: list[str]) -> None:
+    if not path.suffix:  # a folder of texts
+        path.mkdir()
+        texts = [{"text": f"{QUESTION} {ANSWER.format(color)}"} for color in colors]
+        (path / "00000.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
+        return
     for color in colors:
         (path.parent / f"{color}.jpg").write_bytes(_picture(color))
     records = [
@@ -90,14 +93,4 @@ def _webdataset(path: Path, colors: list[str]) -> None:
                 tar.addfile(member, io.BytesIO(content))
 
 
-def _parquet(path: Path, colors: list[str]) -> None:
-    path.mkdir()
-    if path.name == "text":
-        rows = [{"text": f"{QUESTION} {ANSWER.format(color)}"} for color in colors]
-    else:
-        turns = [[{"user": QUESTION, "assistant": ANSWER.format(color)}] for color in colors]
-        rows = [{"images": [{"bytes": _picture(c)}], "texts": t} for c, t in zip(colors, turns, strict=True)]
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path / "00000.parquet")
-
-
-WRITERS = {"json": _json, "webdataset": _webdataset, "parquet": _parquet}
+WRITERS = {"json": _json, "webdataset": _webdataset}
