@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from neo.data.collate import IGNORE
+from neo.data.collate import PADDING
 from neo.model.config import NeoVisionConfig
 
 PICTURES = ("pixel_values", "image_grid_hw")
@@ -13,29 +13,26 @@ PICTURES = ("pixel_values", "image_grid_hw")
 
 
 def micro_batches(
-    inputs: dict[str, Tensor], rows: int, share: int, image_token_id: int, vision: NeoVisionConfig
+    inputs: dict[str, Tensor], rows: int, image_token_id: int, vision: NeoVisionConfig
 ) -> Iterator[dict[str, Tensor]]:
     """Cut a batch by rows, pictures going with their rows.
 
-    Sharding needs every rank to do the same, so each makes equally many pieces: a batch of fewer rows than the rank's
-    share, as the last of a stream may be, is filled up with rows without labels. And every piece has pictures, be it
-    none of them (0 patches), so that the patch embedding takes part on every rank.
+    Sharding needs every rank to use the same parameters in the same order, whatever its rows hold. So every piece has
+    pictures, be it none of them (0 patches), and a row of nothing but padding, as in the last batch of a stream, is a
+    document without labels: padding alone would not be attended to.
 
     Args:
         inputs: what `neo.data.collate` made.
         rows: rows of a piece; the last may have fewer.
-        share: rows of every rank.
         image_token_id: the id of `<IMG_CONTEXT>`.
         vision: sizes of patches and tokens.
 
     Yields:
         The same names, always with `pixel_values` and `image_grid_hw`.
     """
-    by_row = {
-        name: _fill_up(tensor, share, IGNORE if name == "labels" else 0)
-        for name, tensor in inputs.items()
-        if name not in PICTURES
-    }
+    by_row = {name: tensor for name, tensor in inputs.items() if name not in PICTURES}
+    documents_BL = by_row["document_ids"]
+    by_row["document_ids"] = documents_BL.masked_fill((documents_BL == PADDING).all(-1, keepdim=True), 0)
     ids_BL = by_row["input_ids"]
     grids_N2 = inputs.get("image_grid_hw", ids_BL.new_zeros(0, 2))
     width = vision.num_channels * vision.patch_size**2
@@ -45,15 +42,10 @@ def micro_batches(
     tokens_B = (ids_BL == image_token_id).sum(-1).cumsum(0)
     pictures_B = torch.searchsorted((patches_N // vision.merge_size**2).cumsum(0), tokens_B, right=True)
     pictures_after, patches_after = [0, *pictures_B.tolist()], [0, *patches_N.cumsum(0).tolist()]
-    for start in range(0, share, rows):
-        stop = min(start + rows, share)
+    for start in range(0, len(ids_BL), rows):
+        stop = min(start + rows, len(ids_BL))
         first, last = pictures_after[start], pictures_after[stop]
         yield {name: tensor[start:stop] for name, tensor in by_row.items()} | {
             "pixel_values": pixels[patches_after[first] : patches_after[last]],
             "image_grid_hw": grids_N2[first:last],
         }
-
-
-def _fill_up(tensor_BL: Tensor, rows: int, value: int) -> Tensor:
-    missing = tensor_BL.new_full((rows - tensor_BL.shape[0], tensor_BL.shape[1]), value)
-    return torch.cat([tensor_BL, missing]) if len(missing) else tensor_BL
