@@ -146,7 +146,8 @@ class _Look:
             if turn.role == "assistant" and not "".join(map(str, turn.parts)).strip():
                 problems[EMPTY] = f"{where(record)}: turn {number} is an answer without words"
                 break
-        digest = hashlib.blake2b(repr(turns).encode(errors="surrogatepass"), digest_size=_DIGEST.itemsize)
+        said = repr(list(chat.pieces(turns)))  # the same in every form
+        digest = hashlib.blake2b(said.encode(), digest_size=_DIGEST.itemsize)
         for picture in pictures:
             name = picture_name(record, picture)
             try:

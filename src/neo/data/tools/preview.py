@@ -145,7 +145,8 @@ class _MakeCard:
         """One piece of HTML for each token; of a picture's tokens the first stands for all."""
         tokenizer, special = self.processor.tokenizer, self.processor.ids
         specials, pictures = set(special), count()
-        written = []
+        written: list[str] = []
+        whole: list[int] = []
         for place, token in enumerate(ids):
             if token == special.image:
                 text = ""
@@ -157,9 +158,12 @@ class _MakeCard:
                     )
                 written.append(text)
                 continue
-            text = tokenizer.decode([token])
-            if "\ufffd" in text:  # some bytes of a character
-                text = str(tokenizer.convert_ids_to_tokens(token))
+            whole = [*whole, token]
+            text = tokenizer.decode(whole)
+            if text.endswith("\ufffd") and token not in specials:
+                text = "…"  # some bytes of a character, which the token with its last ones shows
+            else:
+                whole = []
             text = shown(text).replace("\n", "↵\n")
             name = "mark" if learned[place] else "span"
             kind = ' class="special"' if token in specials else ""
