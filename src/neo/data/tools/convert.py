@@ -28,7 +28,7 @@ from neo.processing.picture import is_web_address, picture_file
 logger = logging.getLogger(__name__)
 
 LLAVA_ROLES = {"user": "human", "assistant": "gpt", "system": "system"}
-GROUP_ROWS, GROUP_BYTES = 1000, 16 << 20
+GROUP_ROWS, GROUP_BYTES = 1000, 4 << 20
 """A Parquet file's row group, the least that can be read of it, is written when it reaches one of these."""
 FOLDER_FILES = 10_000
 """Pictures in one folder."""
