@@ -34,6 +34,9 @@ def ask_parser() -> ArgumentParser:
     )
     parser.add_argument("words", nargs="+", metavar="PICTURE, QUESTION", help="pictures and, last, the question")
     _add_model_options(parser)
+    parser.add_argument("--json-schema", metavar="FILE", help="the answer is JSON that is valid by this schema")
+    parser.add_argument("--regex", help="the answer is text that this regular expression matches")
+    parser.add_argument("--choices", metavar="A,B", help="the answer is one of these")
     parser.add_argument("--json", action="store_true", help="one JSON object: model, images, question, answer ...")
     parser.add_argument("--stream", action="store_true", help="write the answer as it is said")
     return parser
@@ -104,8 +107,9 @@ def ask(options: Namespace) -> int:
     if not question.strip() and not sources:
         raise ValueError("the question is empty: neo ask [PICTURE ...] QUESTION")
     pictures = _open_pictures(sources)
+    form = _form(options)
     model = _load(options)
-    about = {"image": pictures or None, "text": question, "system": options.system, "tile": options.tile}
+    about = {"image": pictures or None, "text": question, "system": options.system, "tile": options.tile, **form}
     if options.stream:
         for piece in model.stream(**about, **_sampling(options)):
             say(piece, end="")
@@ -181,6 +185,19 @@ def _load(options: Namespace) -> Any:
 def _sampling(options: Namespace) -> dict[str, Any]:
     names = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
     return {name: options[name] for name in names}
+
+
+def _form(options: Namespace) -> dict[str, Any]:
+    """What the answer must look like."""
+    form: dict[str, Any] = {"regex": options.regex}
+    if options.json_schema is not None:
+        try:
+            form["json_schema"] = Path(options.json_schema).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"--json-schema {options.json_schema}: cannot read the schema ({error})") from error
+    if options.choices is not None:
+        form["choices"] = [choice.strip() for choice in options.choices.split(",")]
+    return form
 
 
 def _is_file(word: str) -> bool:

@@ -10,7 +10,7 @@ the text, several of them numbered `Image-1: `, `Image-2: ` and so on.
 """
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +20,9 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 
+from neo.inference.constraint import Grammars, Schema, UnfinishedAnswer
 from neo.inference.engine import Engine
-from neo.inference.generation import Completion, Request
+from neo.inference.generation import Completion, Constraint, Generation, Request
 from neo.inference.sampling import Sampling
 from neo.model import names
 from neo.model.adapter import load_adapter
@@ -111,6 +112,9 @@ class ChatModel:
         stop: a string, or several, before which the answer ends.
         logprobs: log-probabilities of the chosen tokens, and of so many likeliest ones, come with the answer.
         timeout: seconds after which the answer ends as it is.
+        json_schema, regex, choices: one of these for the form of the answer: JSON that is valid by a schema (a dict,
+            its JSON text or a pydantic class), text that a regular expression matches, or one of several texts. The
+            form is kept whatever the sampling; an answer broken off before it is complete is an `UnfinishedAnswer`.
         tile: cut pictures above the pixel limit into up to 6 (True) or so many tiles beside an overview. It
             shows small print, and costs up to 7 times the tokens.
     A picture is a path, a PIL image, the bytes of a file, a file object or an array.
@@ -133,6 +137,12 @@ class ChatModel:
         """What answers; made when first needed."""
         return Engine(self.model, self.processor, **self._engine_options)  # type: ignore[arg-type]
 
+    @cached_property
+    def grammars(self) -> Grammars:
+        """What answers can be held to; made when first needed."""
+        size = self.model.config.text_config.vocab_size
+        return Grammars(self.processor.tokenizer, size, self._stop_ids)
+
     def generate(
         self,
         messages: Messages | None = None,
@@ -153,7 +163,7 @@ class ChatModel:
 
         Raises:
             ValueError: bad input, in one sentence: nothing to answer, an unreadable picture, an option
-                outside its range, a conversation longer than the model's context.
+                outside its range, a conversation longer than the model's context; `UnfinishedAnswer`, see the class.
         """
         return self.answer(messages, image=image, text=text, system=system, **options).text
 
@@ -167,7 +177,7 @@ class ChatModel:
         **options: Any,
     ) -> Completion:
         """As `generate`, with tokens, log-probabilities, why it ended and how long it took."""
-        return self.engine.submit(self.request(as_messages(messages, image, text, system), **options)).result()
+        return _whole(self.engine.submit(self.request(as_messages(messages, image, text, system), **options)))
 
     def stream(
         self,
@@ -217,7 +227,7 @@ class ChatModel:
                 raise ValueError(f"question {number}: {error}") from error
         generations = [self.engine.submit(request) for request in requests]
         try:
-            return [generation.result().text for generation in generations]
+            return [_whole(generation).text for generation in generations]
         finally:
             for generation in generations:
                 generation.cancel()
@@ -241,6 +251,9 @@ class ChatModel:
         stop: str | Sequence[str] = (),
         logprobs: int | None = None,
         timeout: float | None = None,
+        json_schema: Schema | None = None,
+        regex: str | None = None,
+        choices: Sequence[str] | None = None,
         tile: bool | int = False,
     ) -> Request:
         """Check and encode a conversation that ends with the user's turn."""
@@ -253,18 +266,39 @@ class ChatModel:
             raise ValueError(f"logprobs={logprobs!r} must be a whole number of at least 0")
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout={timeout!r} must be a number of seconds above 0")
+        constraint = self._constraint(json_schema=json_schema, regex=regex, choices=choices)
+        if constraint and stops:
+            raise ValueError("stop would cut the answer out of its form: leave it out with json_schema, regex, choices")
         prompt = self.processor.encode(messages, add_generation_prompt=True, max_tiles=_tiles(tile))
         limit = limit or max(1, min(DEFAULT_NEW_TOKENS, self.engine.room_behind(prompt)))
-        request = Request(prompt, limit, sampling, self._stop_ids, stops, logprobs, timeout=timeout)
+        request = Request(prompt, limit, sampling, self._stop_ids, stops, logprobs, constraint, timeout)
         self.engine.check(request)
         return request
 
     def pieces(self, request: Request) -> Iterator[str]:
         """Text as it is said, of a request made by `request`."""
         # Handed over at the first piece: a stream that nobody reads costs nothing.
-        for piece in self.engine.submit(request):
+        generation = self.engine.submit(request)
+        for piece in generation:
             if piece.text:
                 yield piece.text
+        _whole(generation)
+
+    def _constraint(self, **forms: Any) -> Callable[[], Constraint] | None:
+        given = {name: form for name, form in forms.items() if form is not None}
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} both say what the answer must look like; give one")
+        for name, form in given.items():
+            return getattr(self.grammars, name)(form)
+        return None
+
+
+def _whole(generation: Generation) -> Completion:
+    """An answer's end; one that was to have a form and does not is never taken for an answer."""
+    completion = generation.result()
+    if generation.request.constraint is not None and completion.finish_reason != "stop":
+        raise UnfinishedAnswer(completion, generation.request.max_new_tokens)
+    return completion
 
 
 class Chat:
