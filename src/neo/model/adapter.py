@@ -3,6 +3,7 @@
 They are put into the model in place, which so keeps its class and its tree; only the projections become peft's modules.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,10 +54,16 @@ def add_adapter(model: NeoForConditionalGeneration, config: "PeftConfig") -> lis
     return [parameter for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
-def save_adapter(model: NeoForConditionalGeneration, folder: Path) -> None:
-    """Write the adapters of a model, without the model, in peft's files."""
+def save_adapter(model: NeoForConditionalGeneration, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write the adapters of a model, without the model, in peft's files.
+
+    Args:
+        model: what they are in.
+        folder: where to.
+        weights: the model's, where it is spread over processes and does not hold them whole.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = _tensors(model)
+    tensors = _tensors(model, weights)
     tensors = {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     config = model.peft_config["default"]
@@ -111,12 +118,13 @@ def merge_adapter(model: NeoForConditionalGeneration) -> NeoForConditionalGenera
     return model
 
 
-def _tensors(model: NeoForConditionalGeneration) -> dict[str, Tensor]:
+def _tensors(model: NeoForConditionalGeneration, weights: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The adapters' tensors by their names in the tree."""
     from peft import get_peft_model_state_dict
 
     # Asked about embeddings, peft would look for the base model on the hub.
-    return get_peft_model_state_dict(model, save_embedding_layers=False)
+    state = None if weights is None else dict(weights)
+    return get_peft_model_state_dict(model, state, save_embedding_layers=False)
 
 
 def is_adapter(folder: Path) -> bool:

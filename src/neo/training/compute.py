@@ -23,8 +23,9 @@ def prepare_layers(model: NeoForConditionalGeneration, config: TrainConfig, devi
         if config.compile:
             layer.forward = torch.compile(layer.forward)  # type: ignore[method-assign]
         if every and number % every == 0:
-            # No layer draws random numbers, so there are none to repeat.
-            again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+            # Only the dropout of adapters draws random numbers, which are then to be the same again.
+            draws = config.lora is not None and config.lora.dropout > 0
+            again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=draws)
             layer.forward = again  # type: ignore[method-assign]
 
 

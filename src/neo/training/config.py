@@ -14,6 +14,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from neo.data.config import DataConfig, SourceConfig, at_least
+from neo.model.adapter import PROJECTIONS
 from neo.model.config import NeoTextConfig, NeoVisionConfig
 
 STAGES = ("llm", "pt", "mt", "sft")
@@ -129,6 +130,40 @@ class ValidationConfig:
 
 
 @dataclass
+class LoraConfig:
+    """Adapters that are trained in place of the model (stage sft)."""
+
+    rank: int = 16
+    """Width of the adapters."""
+    alpha: int | None = None
+    """What they are added with is alpha / rank; twice the rank by default."""
+    dropout: float = 0.0
+    """Share of their inputs left out at random while training."""
+    target_modules: list[str] | None = None
+    """Projections of the layers that get one, such as q_proj and q_proj_hw; all by default."""
+    quantize: Literal["nf4"] | None = None
+    """QLoRA: hold the matrices of the frozen layers in 4 bits."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "rank")
+        if self.alpha is not None:
+            at_least(self, 1, "alpha")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"lora.dropout={self.dropout} must be at least 0 and below 1")
+        if self.target_modules is not None and not self.target_modules:
+            raise ValueError("lora.target_modules is empty; name projections, or leave it out for all")
+        for name in self.target_modules or ():
+            if name not in PROJECTIONS:
+                nearest = difflib.get_close_matches(name, PROJECTIONS, n=1, cutoff=0.0)[0]
+                raise ValueError(f"lora.target_modules: {name!r} is not a projection; did you mean {nearest}?")
+
+    @property
+    def scaled_by(self) -> int:
+        """`alpha`, its default filled in."""
+        return 2 * self.rank if self.alpha is None else self.alpha
+
+
+@dataclass
 class TrainConfig:
     """One stage of training."""
 
@@ -142,6 +177,8 @@ class TrainConfig:
     """Folder of the run: the finished model, and checkpoints and metrics on the way."""
     steps: int = 1000
     """Optimiser steps in all."""
+    lora: LoraConfig | None = None
+    """Train adapters beside the frozen model instead of the model (stage sft)."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """How to learn."""
     precision: Literal["fp32", "bf16"] = "bf16"
@@ -196,6 +233,16 @@ class TrainConfig:
             )
         if self.optimizer.warmup_steps > self.steps:
             raise ValueError(f"optimizer.warmup_steps={self.optimizer.warmup_steps} is above steps={self.steps}")
+        if self.lora is not None and (self.stage != "sft" or not self.model.path):
+            raise ValueError(
+                f"lora belongs to stage sft and a model from model.path, not to stage {self.stage} and "
+                f"model.path={self.model.path}"
+            )
+        if self.lora is not None and self.lora.quantize and self.distributed.strategy in ("fsdp", "hsdp"):
+            raise ValueError(
+                f"lora.quantize={self.lora.quantize} keeps the whole model on each rank; use distributed.strategy ddp "
+                f"with it, not {self.distributed.strategy}"
+            )
         if self.stage == "llm" and self.model.from_llm:
             raise ValueError("stage llm trains a language model by itself; model.from_llm belongs to stage pt")
 

@@ -4,9 +4,10 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from neo.data.config import DataConfig
 from neo.data.loader import Batch, build_loader
 from neo.data.mixture import Mixture, build_mixture
+from neo.data.sources import Source
 from neo.model.device import choose_device
 from neo.model.loss import document_loss_weights
 from neo.model.neo import NeoForConditionalGeneration
@@ -30,6 +32,7 @@ from neo.training import checkpoint, start
 from neo.training.compute import prepare_layers
 from neo.training.config import TrainConfig
 from neo.training.distributed import Ranks, choose_strategy, joined, spread, whole_state
+from neo.training.lora import add_lora, save_lora
 from neo.training.metrics import Metrics, draw_curves
 from neo.training.microbatch import micro_batches
 from neo.training.optimizer import build_optimizers, learning_rate
@@ -43,8 +46,12 @@ Save = Callable[[Path, dict[str, Tensor]], None]
 """Writes a finished model, whose weights it is given whole, into a folder."""
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig, given: Mapping[str, Source] | None = None) -> Path:
     """Train one stage, from the newest checkpoint in `output_dir` if there is one.
+
+    Args:
+        config: the recipe.
+        given: sources of kind memory, by name.
 
     Returns:
         `output_dir`, which then holds the finished model and processor, the metrics and the curves.
@@ -55,11 +62,16 @@ def train(config: TrainConfig) -> Path:
         KeyboardInterrupt: after Ctrl-C, the state of the run saved.
     """
     with joined(config.distributed, config.device) as ranks:
-        return build(config, ranks).run()
+        return build(config, ranks, given).run()
 
 
-def build(config: TrainConfig, ranks: Ranks | None = None) -> "Trainer":
+def build(config: TrainConfig, ranks: Ranks | None = None, given: Mapping[str, Source] | None = None) -> "Trainer":
     """The trainer of a recipe, with all that it needs; on every rank.
+
+    Args:
+        config: the recipe.
+        ranks: this process among the others; by itself by default.
+        given: sources of kind memory, by name.
 
     Raises:
         ValueError: something in the configuration or the data is wrong.
@@ -69,13 +81,23 @@ def build(config: TrainConfig, ranks: Ranks | None = None) -> "Trainer":
     if config.threads:
         torch.set_num_threads(config.threads)
     saved = ranks.from_first(lambda: find_saved(config))
-    mixture = build_mixture(config.data, config.seed)
-    if saved:
-        model, processor = start.skeleton(saved)
-    else:
-        model, processor = start.together(lambda: start.start(config.model, config.stage, mixture, config.seed), ranks)
-    choose_trained(model, config.stage)
-    return Trainer(config, model, processor, mixture, ranks, saved=saved)
+    mixture = build_mixture(config.data, config.seed, given)
+
+    def begin() -> tuple[NeoForConditionalGeneration, NeoProcessor]:
+        return start.start(config.model, config.stage, mixture, config.seed)
+
+    lora = config.lora
+    if lora is None:
+        model, processor = start.skeleton(saved) if saved else start.together(begin, ranks)
+        choose_trained(model, config.stage)
+        return Trainer(config, model, processor, mixture, ranks, saved=saved)
+    # Checkpoints hold the adapters alone. 4-bit weights are whole on each rank, which makes its own.
+    model, processor = begin() if lora.quantize else start.together(begin, ranks)
+    if lora.quantize and ranks.size > 1:
+        config = replace(config, distributed=replace(config.distributed, strategy="ddp"))
+    add_lora(model, lora, str(config.model.path), config.seed, config.precision == "bf16")
+    save = partial(save_lora, model, processor)
+    return Trainer(config, model, processor, mixture, ranks, saved=saved, save=save, keep_frozen=False)
 
 
 def find_saved(config: TrainConfig) -> Path | None:
@@ -387,6 +409,7 @@ class Trainer:
         return {
             "stage": config["stage"],
             "seed": config["seed"],
+            "lora": config["lora"] and config["lora"] | {"of": config["model"]},
             **{f"data.{name}": data[name] for name in ("sources", "weight_by", "max_seq_length", "lookahead_rows")},
         }
 
