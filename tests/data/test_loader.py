@@ -192,6 +192,38 @@ def test_each_rank_decodes_its_own_pictures_only(
         assert len(encoded) <= own + (0 if index else texts)
 
 
+def test_documents_that_wait_hold_no_more_pixels_than_agreed(
+    processor: NeoProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawn pictures are encoded where they are measured; beyond a limit they are drawn again in their turn."""
+    expected = list(islice(drawn(processor), 6))
+    encoded = []
+    encode = processor.encode
+    monkeypatch.setattr(processor, "encode", lambda *given, **options: encoded.append(1) or encode(*given, **options))
+    monkeypatch.setattr("neo.data.schedule.HELD_PATCHES", 100)
+    assert all(same(one, other) for one, other in zip(expected, islice(drawn(processor), 6), strict=True))
+    again = len(encoded)
+    monkeypatch.setattr("neo.data.schedule.HELD_PATCHES", 10**9)
+    encoded.clear()
+    list(islice(drawn(processor), 6))
+    assert len(encoded) < again
+
+
+def test_sources_with_and_without_index_together(processor: NeoProcessor, folder: Path) -> None:
+    sources = {
+        "mine": SourceConfig(path=str(folder / "records.jsonl"), max_epochs=1),
+        "drawn": SourceConfig(kind="synthetic", families={"color": 1}, size=30, max_epochs=1),
+    }
+
+    def names(index: str | None, workers: int = 0) -> list[list[str]]:
+        data = DataConfig(
+            sources, index=index, max_seq_length=LENGTH, rows_per_batch=2, lookahead_rows=3, workers=workers
+        )
+        return [batch.names for batch in build_loader(data, build_mixture(data, seed=0), processor)]
+
+    assert names(None) == names(str(folder / "index")) == names(str(folder / "index"), workers=2)
+
+
 def test_steps_are_counted_beforehand(processor: NeoProcessor, folder: Path) -> None:
     loader = of_files(processor, folder, index=True)
     assert loader.steps() == len(list(loader)) == len(list(of_files(processor, folder)))

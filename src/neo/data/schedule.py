@@ -10,6 +10,8 @@ from neo.data.stream import Answer, EncodedStream, Task
 
 CHUNK, CHUNK_TOKENS = 16, 4096
 """Samples that a worker hands over at once: so many at most, and no more when they have so many tokens."""
+HELD_PATCHES = 2**18
+"""Patches (3 KB each) of documents that wait for their batch. What comes on top is encoded again in its turn."""
 
 
 @dataclass
@@ -55,6 +57,8 @@ class Schedule:
         """Samples that are being encoded, and what for."""
         self.ahead = 0
         """Tokens of the rows that are made and not handed out."""
+        self.held = 0
+        """Patches of documents that wait."""
 
     def __iter__(self) -> Iterator[Task]:
         while True:
@@ -88,7 +92,7 @@ class Schedule:
             samples.append(sample)
         if answer.kind == "measure":
             self.unanswered -= 1
-            self._measured(samples)
+            self._measured([self._held(sample) for sample in samples])
         for sample in samples if answer.kind == "encode" else ():
             draft, measured = self.encoding.pop(sample.index)
             assert not isinstance(sample, Measured)
@@ -103,16 +107,27 @@ class Schedule:
         if not self.drafts or self.drafts[0].missing:
             return None
         # Measured as fast as handed out: otherwise there would be nothing to do now and a long wait between blocks.
-        enough = self.ahead + self.packer.tokens > self.packer.block_tokens
+        enough = self.packer.batch_by == "samples" or self.ahead + self.packer.tokens > self.packer.block_tokens
         if not (enough or self.finished or self.stream.indexed):
             return None
         draft = self.drafts.popleft()
         self.ahead -= draft.tokens
+        self.held -= sum(map(_patches, draft.rows))
         return draft
 
     def _measured(self, samples: Sequence[Document | Measured | BadSample]) -> None:
         for sample in samples:
             self._add(self.packer.add(sample))
+
+    def _held(self, sample: Document | Measured | BadSample) -> Document | Measured | BadSample:
+        """The sample, without its pixels if there are too many of them already."""
+        if not isinstance(sample, Document):
+            return sample
+        patches = _patches([sample])
+        if patches and self.held + patches > HELD_PATCHES:
+            return Measured(sample.index, sample.name, len(sample))
+        self.held += patches
+        return sample
 
     def _finish(self) -> None:
         self._add(self.packer.finish())
@@ -130,10 +145,16 @@ class Schedule:
 
     def _draft(self, batch: list[tuple[Row, Place]]) -> None:
         rows = [row for row, _ in batch[self.share]]
+        self.held -= sum(_patches(row) for row, _ in batch) - sum(map(_patches, rows))
         rows += [[] for _ in range(self.share.stop - self.share.start - len(rows))]
         unread = [document for row in rows for document in row if isinstance(document, Measured)]
         tokens = sum(len(document) for row, _ in batch for document in row)
         self.drafts.append(Draft(rows, batch[-1][1], tokens, deque(_chunks(unread)), len(unread), {}))
+
+
+def _patches(row: Row) -> int:
+    """Patches that the documents of a row hold."""
+    return sum(len(document.pixel_values) for document in row if isinstance(document, Document))
 
 
 def _chunks(unread: Sequence[Measured]) -> Iterator[list[Measured]]:
