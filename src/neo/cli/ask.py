@@ -25,15 +25,19 @@ def ask_parser() -> ArgumentParser:
         "Ask one question, about pictures or about nothing but itself. The answer alone goes to stdout.\n\n"
         "  neo ask photo.jpg 'What color is the circle?'\n"
         "  neo ask before.png after.png 'What has changed?' --model NEO-2B-SFT\n"
+        "  neo ask clip.mp4 'What happens here?' --fps 2\n"
         "  neo ask 'Who are you?'\n"
         "  cat photo.jpg | neo ask - 'What is this?'\n"
         "  cat question.txt | neo ask photo.jpg -\n\n"
-        "The last word is the question and those before it are pictures. A '-' before the last is a picture\n"
-        "read from stdin; a '-' in the last place is the question read from stdin.",
+        "The last word is the question and those before it are pictures, or one video: a file whose name ends in\n"
+        ".mp4 or the like, or a folder of frames. A '-' before the last is a picture read from stdin; a '-' in the\n"
+        "last place is the question read from stdin.",
         "[options] [PICTURE ...] QUESTION",
     )
     parser.add_argument("words", nargs="+", metavar="PICTURE, QUESTION", help="pictures and, last, the question")
     _add_model_options(parser)
+    parser.add_argument("--fps", type=float, default=1.0, help="frames of a video to look at in a second")
+    parser.add_argument("--max-frames", type=int, default=128, help="most frames, spread over a longer video")
     parser.add_argument("--json-schema", metavar="FILE", help="the answer is JSON that is valid by this schema")
     parser.add_argument("--regex", help="the answer is text that this regular expression matches")
     parser.add_argument("--choices", metavar="A,B", help="the answer is one of these")
@@ -106,10 +110,10 @@ def ask(options: Namespace) -> int:
         raise ValueError(f"{question} is a file where the question should be: neo ask [PICTURE ...] QUESTION")
     if not question.strip() and not sources:
         raise ValueError("the question is empty: neo ask [PICTURE ...] QUESTION")
-    pictures = _open_pictures(sources)
+    shown = _shown(sources, options)
     form = _form(options)
     model = _load(options)
-    about = {"image": pictures or None, "text": question, "system": options.system, "tile": options.tile, **form}
+    about = {"text": question, "system": options.system, "tile": options.tile, **shown, **form}
     if options.stream:
         for piece in model.stream(**about, **_sampling(options)):
             say(piece, end="")
@@ -205,6 +209,18 @@ def _is_file(word: str) -> bool:
         return Path(word).is_file()
     except OSError:  # too long for a file name
         return False
+
+
+def _shown(sources: list[str], options: Namespace) -> dict[str, Any]:
+    """The pictures or the video that is asked about."""
+    from neo.processing.video import SUFFIXES
+
+    videos = [one for one in sources if one.lower().endswith(SUFFIXES) or (one != "-" and Path(one).is_dir())]
+    if not videos:
+        return {"image": _open_pictures(sources) or None}
+    if len(sources) > 1:
+        raise ValueError(f"{videos[0]} is a video, which stands alone before the question")
+    return {"video": videos[0], "fps": options.fps, "max_frames": options.max_frames}
 
 
 def _open_pictures(sources: list[str]) -> list[Any]:

@@ -23,22 +23,21 @@ from PIL import Image
 from neo.inference.constraint import Grammars, Schema, UnfinishedAnswer
 from neo.inference.engine import Engine
 from neo.inference.generation import Completion, Constraint, Generation, Request
+from neo.inference.messages import Example, Messages, as_list, as_messages, copy_messages, system_message, user_message
 from neo.inference.sampling import Sampling
 from neo.model import names
 from neo.model.adapter import load_adapter
 from neo.model.config import NeoConfig
 from neo.model.device import DTYPES, choose_device
 from neo.model.neo import NeoForConditionalGeneration
-from neo.processing.chat import PLACEHOLDER
 from neo.processing.image import NeoImageProcessor, smart_resize
 from neo.processing.picture import MAX_ASPECT_RATIO, load_image
 from neo.processing.processor import NeoProcessor
+from neo.processing.video import read_frames
 
 DEFAULT_NEW_TOKENS = 512
 TILES = 6
 """Most pieces that `tile=True` cuts a very large picture into, besides an overview of it."""
-
-Messages = Sequence[Mapping[str, Any]]
 
 
 def load_model(
@@ -150,6 +149,10 @@ class ChatModel:
         image: Any = None,
         text: str | None = None,
         system: str | None = None,
+        examples: Sequence[Example] = (),
+        video: Any = None,
+        fps: float = 1.0,
+        max_frames: int = 128,
         **options: Any,
     ) -> str:
         """Answer a question about one or several pictures or none, or the last of a list of messages.
@@ -159,37 +162,27 @@ class ChatModel:
             image: a picture, a list of them, or None.
             text: the question.
             system: system prompt.
+            examples: of (picture or pictures or None, question, answer), put before the question as earlier turns.
+            video: a file or a folder of frames, seen as pictures with their times before the text.
+            fps: frames looked at in a second of the video; of a folder, how many make a second.
+            max_frames: where there would be more, so many are spread over the whole video.
             options: see the class.
 
         Raises:
             ValueError: bad input, in one sentence: nothing to answer, an unreadable picture, an option
                 outside its range, a conversation longer than the model's context; `UnfinishedAnswer`, see the class.
         """
-        return self.answer(messages, image=image, text=text, system=system, **options).text
+        about = {"image": image, "text": text, "system": system, "examples": examples}
+        film = {"video": video, "fps": fps, "max_frames": max_frames}
+        return self.answer(messages, **about, **film, **options).text
 
-    def answer(
-        self,
-        messages: Messages | None = None,
-        *,
-        image: Any = None,
-        text: str | None = None,
-        system: str | None = None,
-        **options: Any,
-    ) -> Completion:
+    def answer(self, messages: Messages | None = None, **question: Any) -> Completion:
         """As `generate`, with tokens, log-probabilities, why it ended and how long it took."""
-        return _whole(self.engine.submit(self.request(as_messages(messages, image, text, system), **options)))
+        return _whole(self.engine.submit(self._asked(messages, **question)))
 
-    def stream(
-        self,
-        messages: Messages | None = None,
-        *,
-        image: Any = None,
-        text: str | None = None,
-        system: str | None = None,
-        **options: Any,
-    ) -> Iterator[str]:
+    def stream(self, messages: Messages | None = None, **question: Any) -> Iterator[str]:
         """As `generate`, in pieces as they are said; bad input is raised at once, before the first piece."""
-        return self.pieces(self.request(as_messages(messages, image, text, system), **options))
+        return self.pieces(self._asked(messages, **question))
 
     def generate_batch(
         self,
@@ -197,6 +190,7 @@ class ChatModel:
         texts: Sequence[str] | str,
         *,
         system: str | None = None,
+        examples: Sequence[Example] = (),
         **options: Any,
     ) -> list[str]:
         """Answer several questions at once: what `generate` answers to each alone (below float32, up to rounding).
@@ -205,6 +199,7 @@ class ChatModel:
             images: for each question a picture, a list of them or None; None for text alone.
             texts: the questions, or one that is asked of every picture.
             system: system prompt of all of them.
+            examples: as in `generate`, the same for all; they are computed once.
             options: see the class.
 
         Raises:
@@ -222,7 +217,7 @@ class ChatModel:
         requests = []
         for number, (image, text) in enumerate(zip(images, texts, strict=True), 1):
             try:
-                requests.append(self.request(as_messages(None, image, text, system), **options))
+                requests.append(self._asked(None, image=image, text=text, system=system, examples=examples, **options))
             except ValueError as error:
                 raise ValueError(f"question {number}: {error}") from error
         generations = [self.engine.submit(request) for request in requests]
@@ -284,6 +279,21 @@ class ChatModel:
                 yield piece.text
         _whole(generation)
 
+    def _asked(
+        self,
+        messages: Messages | None,
+        image: Any = None,
+        text: str | None = None,
+        system: str | None = None,
+        examples: Sequence[Example] = (),
+        video: Any = None,
+        fps: float = 1.0,
+        max_frames: int = 128,
+        **options: Any,
+    ) -> Request:
+        frames = None if video is None else read_frames(video, fps, max_frames)
+        return self.request(as_messages(messages, image, text, system, examples, frames), **options)
+
     def _constraint(self, **forms: Any) -> Callable[[], Constraint] | None:
         given = {name: form for name, form in forms.items() if form is not None}
         if len(given) > 1:
@@ -320,7 +330,7 @@ class Chat:
 
     def reset(self) -> None:
         """Forget everything but the system prompt."""
-        self._messages = _system_message(self._system)
+        self._messages = system_message(self._system)
 
     def ask(self, text: str, image: Any = None, **options: Any) -> str:
         """The answer to a next turn; takes what `ChatModel.generate` takes.
@@ -333,11 +343,11 @@ class Chat:
     def stream(self, text: str, image: Any = None, **options: Any) -> Iterator[str]:
         """As `ask`, in pieces as they are said."""
         # Pictures are opened now: a file may change between turns, and a stream can be read only once.
-        pictures = [load_image(one) for one in _pictures(image)]
-        asked = _user_message(text, pictures)
+        pictures = [load_image(one) for one in as_list(image)]
+        asked = user_message(text, pictures)
         request = self._model.request([*self._messages, asked], tile=self._tile, **options)
         if _tiles(self._tile) == 1:
-            asked = _user_message(text, [_as_seen(one, self._model.processor.image_processor) for one in pictures])
+            asked = user_message(text, [_as_seen(one, self._model.processor.image_processor) for one in pictures])
         return self._say([*self._messages, asked], request)
 
     def _say(self, messages: list[dict[str, Any]], request: Request) -> Iterator[str]:
@@ -354,60 +364,6 @@ def _as_seen(picture: Image.Image, images: NeoImageProcessor) -> Image.Image:
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         return picture  # rounding made it too thin to be read again
     return picture.resize((width, height), Image.Resampling.BICUBIC)
-
-
-def copy_messages(messages: Messages) -> list[dict[str, Any]]:
-    """The messages and their parts copied, the pictures shared."""
-    copies = [dict(message) for message in messages]
-    for message in copies:
-        if isinstance(message["content"], list):
-            message["content"] = [dict(part) for part in message["content"]]
-    return copies
-
-
-def as_messages(messages: Messages | None, image: Any, text: str | None, system: str | None) -> list[dict[str, Any]]:
-    """The conversation that the arguments of `generate` make."""
-    if messages is None:
-        return [*_system_message(system), _user_message(text, _pictures(image))]
-    if image is not None or text is not None:
-        raise ValueError("give either messages or image and text, not both")
-    if not isinstance(messages, list | tuple) or not messages or not all(isinstance(m, Mapping) for m in messages):
-        raise ValueError("messages must be a list of {'role': ..., 'content': ...}; a question alone goes into text=")
-    if messages[-1].get("role") != "user":
-        raise ValueError(
-            f"the last message must be the user's to be answered, but it is the {messages[-1].get('role')}'s"
-        )
-    if system is not None and messages[0].get("role") == "system":
-        raise ValueError("the messages begin with a system message already; leave out system")
-    return [*_system_message(system), *(dict(message) for message in messages)]
-
-
-def _system_message(system: str | None) -> list[dict[str, Any]]:
-    if system is not None and not isinstance(system, str):
-        raise ValueError(f"system must be a string, not {type(system).__name__}")
-    return [{"role": "system", "content": system}] if system else []
-
-
-def _user_message(text: str | None, pictures: list[Any]) -> dict[str, Any]:
-    if text is not None and not isinstance(text, str):
-        raise ValueError(f"text must be a string, not {type(text).__name__}")
-    if not (text and text.strip()) and not pictures:
-        raise ValueError("there is nothing to answer: give a text, an image or both")
-    if text and PLACEHOLDER in text:
-        if (slots := text.count(PLACEHOLDER)) != len(pictures):
-            raise ValueError(
-                f"the text has {slots} {PLACEHOLDER} placeholders but {len(pictures)} images were given; "
-                "give one image for each, or no placeholder at all"
-            )
-        return {"role": "user", "content": text, "image": pictures}
-    parts: list[dict[str, Any]] = [{"type": "image", "image": picture} for picture in pictures]
-    return {"role": "user", "content": [*parts, {"type": "text", "text": text or ""}]}
-
-
-def _pictures(image: Any) -> list[Any]:
-    if image is None:
-        return []
-    return list(image) if isinstance(image, list | tuple) else [image]
 
 
 def _tiles(tile: bool | int) -> int:
