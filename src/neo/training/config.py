@@ -16,6 +16,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from neo.data.config import DataConfig, SourceConfig, at_least
 from neo.model.adapter import PROJECTIONS
 from neo.model.config import NeoTextConfig, NeoVisionConfig
+from neo.training.optimizer import OptimizerConfig
 
 STAGES = ("llm", "pt", "mt", "sft")
 
@@ -62,39 +63,6 @@ class ModelConfig:
             if unknown := sorted(getattr(self, part).keys() - known):
                 nearest = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.0)[0]
                 raise ValueError(f"model.{part}.{unknown[0]} is not a field; did you mean {nearest}?")
-
-
-@dataclass
-class OptimizerConfig:
-    """The optimiser and its learning rate: linear warm-up, then a cosine."""
-
-    name: Literal["adamw", "muon"] = "adamw"
-    """AdamW for all, or Muon for the matrices of the layers and AdamW for the rest."""
-    learning_rate: float = 8e-4
-    """Peak."""
-    min_fraction: float = 0.05
-    """Share of the peak at the last step."""
-    warmup_steps: int = 100
-    """Steps up to the peak."""
-    beta1: float = 0.9
-    """Decay of the mean of gradients."""
-    beta2: float = 0.95
-    """Decay of the mean of squared gradients."""
-    eps: float = 1e-8
-    """Added to the root of the latter."""
-    weight_decay: float = 0.01
-    """Of matrices; norms and biases have none."""
-    clip: float = 1.0
-    """Largest norm of the whole gradient."""
-
-    def __post_init__(self) -> None:
-        at_least(self, 0, "learning_rate", "warmup_steps", "eps", "weight_decay", "min_fraction", "beta1", "beta2")
-        if self.min_fraction > 1:
-            raise ValueError(f"optimizer.min_fraction={self.min_fraction} must not be above 1")
-        if self.clip <= 0:
-            raise ValueError(f"optimizer.clip={self.clip} must be above 0")
-        if max(self.beta1, self.beta2) >= 1:
-            raise ValueError(f"optimizer.beta1={self.beta1} and beta2={self.beta2} must be below 1")
 
 
 @dataclass
@@ -231,8 +199,7 @@ class TrainConfig:
                 f"optimizer.name=muon needs whole matrices and distributed.strategy={self.distributed.strategy} shards "
                 "them; use adamw, or strategy ddp"
             )
-        if self.optimizer.warmup_steps > self.steps:
-            raise ValueError(f"optimizer.warmup_steps={self.optimizer.warmup_steps} is above steps={self.steps}")
+        self.optimizer.warmup(self.steps)  # raises where it does not fit
         if self.lora is not None and (self.stage != "sft" or not self.model.path):
             raise ValueError(
                 f"lora belongs to stage sft and a model from model.path, not to stage {self.stage} and "

@@ -35,7 +35,7 @@ from neo.training.distributed import Ranks, choose_strategy, joined, spread, who
 from neo.training.lora import add_lora, save_lora
 from neo.training.metrics import Metrics, draw_curves
 from neo.training.microbatch import micro_batches
-from neo.training.optimizer import build_optimizers, learning_rate
+from neo.training.optimizer import build_optimizers, set_learning_rates
 from neo.training.skipped import Skipped
 from neo.training.stages import choose_trained
 from neo.training.stopping import Asked, heeding_signals
@@ -200,7 +200,7 @@ class Trainer:
         named = dict(model.named_parameters())
         self.trained = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
         self.saved_parameters = named if keep_frozen else self.trained
-        self.optimizers = build_optimizers(list(self.trained.items()), config.optimizer)
+        self.optimizers = build_optimizers(model, config.optimizer)
         self.loader = build_loader(config.data, mixture, processor, ranks.rank, ranks.size)
         self.validation = self._validation_data()
         self.checkpoints = checkpoint.Checkpoints(self.output_dir, config.keep, config.keep_best, ranks)
@@ -311,26 +311,18 @@ class Trainer:
         stops = [float(asked.signal == number) for number in (signal.SIGTERM, signal.SIGINT)]
         told = torch.tensor([*stops, batch.tokens, len(batch.names)], device=ranks.device)
         *stops, tokens, samples, whole_loss = ranks.sum(torch.cat([told, loss[None] / ranks.size])).tolist()
-        rate = learning_rate(self.step, config.steps, config.optimizer)
+        rate = set_learning_rates(self.optimizers, self.step, config.steps, config.optimizer)
         step = Step(whole_loss, norm, rate, int(tokens), int(samples), _signal(*stops))
-        if math.isfinite(step.loss) and math.isfinite(step.norm):
-            self._update(rate)
+        finite = math.isfinite(step.loss) and math.isfinite(step.norm)
+        for optimizer in self.optimizers:
+            if finite:
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if finite:
             self.losses.append(step.loss)
         else:
-            self._forget_gradients()
             self.skipped.add(self.step + 1, step.loss, step.norm, batch.names, guilty=not loss.isfinite().item())
         return step
-
-    def _update(self, rate: float) -> None:
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
-        self._forget_gradients()
-
-    def _forget_gradients(self) -> None:
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
 
     def _pieces(self, batch: Batch) -> list[dict[str, Tensor]]:
         """The rank's rows as micro-batches on its device, with the weights of their labels."""
