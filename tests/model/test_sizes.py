@@ -8,7 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from neo.model import sizes
 from neo.model.config import NeoConfig, preset
+from neo.model.loss import IGNORE
 from neo.model.neo import NeoForConditionalGeneration
+from neo.training.stages import choose_trained
 
 
 def test_parts_are_the_whole_model(small_config: NeoConfig):
@@ -82,6 +84,22 @@ def test_flops_are_those_of_a_forward(small_config: NeoConfig):
         with FlopCounterMode(display=False) as counter:
             model(ids[:, -1:], position_ids=positions[..., -1:], past_key_values=cache)
     assert sizes.flops_per_token(small_config, context) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("stage", ["pt", "mt"])
+def test_flops_are_those_of_a_training_step(small_config: NeoConfig, stage: str):
+    """Counted by torch with written-out attention, which computes every pair of a row, also those that are masked."""
+    model = NeoForConditionalGeneration(small_config).train()
+    choose_trained(model, stage)
+    model.set_attn_implementation("eager")
+    ids = torch.ones(2, 12, dtype=torch.long)
+    labels = ids.clone()
+    labels[:, 5:] = IGNORE
+    # Gradients reach the lowest layer, as they do where the patch embedding below is trained.
+    embeds = torch.randn(2, 12, small_config.text_config.hidden_size, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=ids, inputs_embeds=embeds, labels=labels).loss.backward()
+    assert sizes.Arithmetic.of(model).training(24, 2 * 12 * 12, 2 * 4) == counter.get_total_flops()
 
 
 def test_memory(small_config: NeoConfig):

@@ -56,18 +56,59 @@ def cache_bytes_per_token(config: NeoConfig, dtype: torch.dtype = torch.bfloat16
     return 3 * text.head_dim * text.num_key_value_heads * text.num_hidden_layers * dtype.itemsize
 
 
-def flops_per_token(config: NeoConfig, context: int = 0) -> int:
-    """Floating-point operations to read or say one token behind `context` others.
+@dataclass(frozen=True)
+class Arithmetic:
+    """What a network multiplies and adds, by what it depends on.
 
-    Two for each weight of a matrix of the layers and the head, and for each token in view two for every
-    channel of every query and value. Norms, rotations, softmax and the patch embedding are left
-    out. Training takes three times as many.
+    A weight of a matrix, and a channel of a query or value for each token in view, is one multiplication and one
+    addition: two operations. Norms, rotations, softmax and the patch embedding are left out.
     """
-    text = cast(NeoTextConfig, config.text_config)
-    model = _on_meta(config)
-    layers = [module for module in model.model.language_model.modules() if isinstance(module, nn.Linear)]
-    attention = 3 * text.head_dim * text.num_attention_heads * text.num_hidden_layers * (context + 1)
-    return 2 * (_count(*layers, model.lm_head) + attention)
+
+    layers: int
+    """Weights of the layers' matrices, which every token meets."""
+    layers_trained: int
+    """Those of them that are trained."""
+    head: int
+    """Weights of the head, which a token meets whose next one is asked for."""
+    head_trained: int
+    """These, where they are trained."""
+    attention: int
+    """Channels of all queries and values, met by every pair of a token and one that it sees."""
+
+    @classmethod
+    def of(cls, model: NeoForConditionalGeneration) -> "Arithmetic":
+        """That of a network on any device, sharded or not, adapters included."""
+        text = model.config.text_config
+        matrices = [module for module in model.model.language_model.modules() if isinstance(module, nn.Linear)]
+        return cls(
+            layers=sum(_weights(matrix) for matrix in matrices),
+            layers_trained=sum(_weights(matrix) for matrix in matrices if matrix.weight.requires_grad),
+            head=_weights(model.lm_head),
+            head_trained=_weights(model.lm_head) if model.lm_head.weight.requires_grad else 0,
+            attention=3 * text.head_dim * text.num_attention_heads * text.num_hidden_layers,
+        )
+
+    def forward(self, tokens: int, pairs: int, predicted: int) -> int:
+        """Floating-point operations of a forward.
+
+        Args:
+            tokens: tokens in all.
+            pairs: pairs of a token and one that it sees, itself included.
+            predicted: tokens whose next one is asked for.
+        """
+        return 2 * (self.layers * tokens + self.attention * pairs + self.head * predicted)
+
+    def training(self, tokens: int, pairs: int, predicted: int) -> int:
+        """Those of a forward and a backward pass, which needs as many again for the inputs of each product and, where
+        a matrix is trained, as many for its weights. What is computed a second time to save memory is not counted.
+        """
+        weights = 2 * (self.layers_trained * tokens + self.attention * pairs + self.head_trained * predicted)
+        return 2 * self.forward(tokens, pairs, predicted) + weights
+
+
+def flops_per_token(config: NeoConfig, context: int = 0) -> int:
+    """Floating-point operations to read or say one token behind `context` others; see `Arithmetic`."""
+    return Arithmetic.of(_on_meta(config)).forward(1, context + 1, 1)
 
 
 def serving_bytes(
@@ -93,6 +134,10 @@ def training_bytes(config: NeoConfig, trained: int | None = None) -> int:
 def _on_meta(config: NeoConfig) -> NeoForConditionalGeneration:
     with torch.device("meta"):
         return NeoForConditionalGeneration(config)
+
+
+def _weights(matrix: nn.Linear) -> int:
+    return matrix.in_features * matrix.out_features  # also where its tensor holds two of them in a byte
 
 
 def _count(*modules: nn.Module) -> int:
