@@ -1,17 +1,8 @@
-"""What a training run is made of, and the reading of recipes.
-
-A recipe is a YAML file with the fields of `TrainConfig`; the command line overrides any of them by dotted
-name.
-"""
+"""What a training run is made of: the fields of recipes (`neo.training.recipe`)."""
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
-
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
 
 from neo.data.config import DataConfig, SourceConfig, at_least
 from neo.model.adapter import PROJECTIONS
@@ -216,74 +207,3 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in a recipe."""
         return asdict(self)
-
-
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a recipe.
-
-    Args:
-        path: YAML file with the fields of `TrainConfig`.
-        overrides: command-line words: `["--steps", "100", "--optimizer.learning_rate=1e-4"]`.
-
-    Raises:
-        ValueError: no such file, an unknown field (the nearest name is given), or a value that does not fit.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such recipe")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a recipe holds fields of the form 'name: value'")
-    values = _override(values, overrides)
-    _check_names(TrainConfig, values, f"{path}: ")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(TrainConfig, "run")
-    try:
-        return parser.instantiate_classes(parser.parse_object({"run": values}))["run"]
-    except ArgumentError as error:
-        said = " ".join(str(error).split()).replace('Parser key "run.', '"').replace("a typing.Literal", "one of ")
-        raise ValueError(f"{path}: {said}") from error
-
-
-def _override(values: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """The recipe's values with those of the command line put in."""
-    rest = list(words)
-    while rest:
-        name, equals, text = rest.pop(0).partition("=")
-        if not name.startswith("--") or not (equals or rest):
-            raise ValueError(f"{name!r} is not an override; write --name value or --name=value")
-        *parents, last = name.removeprefix("--").split(".")
-        place = values
-        for parent in parents:
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
-                raise ValueError(f"{name}: {parent} is one value and has no fields")
-        text = text if equals else rest.pop(0)
-        try:
-            place[last] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{name}: {text!r} is not a value in YAML ({' '.join(str(error).split())})") from error
-    return values
-
-
-def _check_names(kind: Any, values: Any, where: str) -> None:
-    """Refuse names that the dataclass does not have, all the way down."""
-    if is_dataclass(kind) and not isinstance(values, dict):
-        raise ValueError(f"{where.removesuffix('.')} must hold fields of the form 'name: value', not {values!r}")
-    if get_origin(kind) is dict and isinstance(values, dict):
-        for name, value in values.items():
-            _check_names(get_args(kind)[1], value, f"{where}{name}.")
-    if not is_dataclass(kind):
-        return
-    hints = get_type_hints(kind)
-    for name, value in values.items():
-        if name not in hints:
-            nearest = difflib.get_close_matches(str(name), hints, n=1, cutoff=0.0)[0]
-            raise ValueError(f"{where}{name} is not a field; did you mean {nearest}?")
-        _check_names(hints[name], value, f"{where}{name}.")
-    missing = [f.name for f in fields(kind) if f.name not in values and f.default is f.default_factory]
-    if missing:
-        raise ValueError(f"{where}{missing[0]} is missing; every run needs it")

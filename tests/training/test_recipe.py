@@ -41,6 +41,18 @@ def test_overrides_in_both_forms(tmp_path: Path) -> None:
     assert config.model.path == "other"
 
 
+def test_values_take_the_type_of_their_field(tmp_path: Path) -> None:
+    words = ["--optimizer.learning_rate=5e-5", "--optimizer.clip=1", "--output_dir=2026", "--lora.rank=4"]
+    config = load_recipe(write(tmp_path), [*words, "--data.sources.mine.path=[a.json, b.json]"])
+    assert config.optimizer.learning_rate == 5e-5
+    assert isinstance(config.optimizer.clip, float)
+    assert config.output_dir == "2026"
+    assert config.lora is not None
+    assert config.lora.scaled_by == 8
+    assert config.data.sources["mine"].path == ["a.json", "b.json"]
+    assert load_recipe(write(tmp_path), ["--lora=null"]).lora is None
+
+
 def test_a_written_recipe_reads_back(tmp_path: Path) -> None:
     config = load_recipe(write(tmp_path))
     (tmp_path / "again.yaml").write_text(yaml.safe_dump(config.to_dict()))
@@ -54,7 +66,16 @@ def test_a_written_recipe_reads_back(tmp_path: Path) -> None:
         ("--optimizer.learnin_rate=3", "optimizer.learnin_rate is not a field; did you mean learning_rate?"),
         ("--data.sources.mine.wieght=3", "data.sources.mine.wieght is not a field; did you mean weight?"),
         ("--stage=rl", "rl"),
-        ("--steps=many", "many"),
+        ("--steps=many", "recipe.yaml: steps='many' must be a whole number"),
+        ("--steps=true", "steps=True must be a whole number"),
+        ("--optimizer.learning_rate=fast", "optimizer.learning_rate='fast' must be a number"),
+        ("--resume=maybe", "resume='maybe' must be true or false"),
+        ("--data.sources.mine.max_epochs=0", "recipe.yaml: data.sources.mine: max_epochs=0 must be at least 1"),
+        ("--data.sources.mine.path=[a, [b]]", "data.sources.mine.path[1]=['b'] must be a text"),
+        ("--data.sources=[a]", "data.sources must hold fields of the form 'name: value', not ['a']"),
+        ("--optimizer=adamw", "optimizer must hold fields of the form 'name: value', not 'adamw'"),
+        ("--lora.rank=0", "lora: rank=0 must be at least 1"),
+        ("--lora.rank=wide", "lora.rank='wide' must be a whole number"),
         ("--steps=0", "steps=0 must be at least 1"),
         ("--stage.more=1", "stage is one value"),
         ("steps=3", "'steps' is not an override"),
@@ -72,7 +93,7 @@ def test_a_written_recipe_reads_back(tmp_path: Path) -> None:
         ("--data.sources.mine.kind=synthetic", "'synthetic' has path='a.json'"),
         ("--data.sources.mine.families={color: 1}", "no families"),
         ("--data.max_seq_length=0", "max_seq_length=0 must be at least 1"),
-        ("--precision=fp8", "fp8"),
+        ("--precision=fp8", "precision='fp8' must be one of fp32, bf16"),
         ("--steps=[1", "--steps: '[1' is not a value in YAML"),
         (
             "--model={preset: demo, text: {hiden_size: 8}}",
