@@ -57,6 +57,23 @@ def test_chosen_layers_are_computed_twice(small_config: NeoConfig, compose, tmp_
     assert calls == {0: 1, 1: 2, 2: 1, 3: 2, 4: 1}
 
 
+def test_other_runs_of_words_are_not_compiled_anew(
+    small_config: NeoConfig, compose, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neo.training.compute.torch.compile", lambda f: torch._dynamo.optimize("aot_eager")(f))
+    model = NeoForConditionalGeneration(small_config).train()
+    prepare_layers(model, tiny_recipe("mt", tmp_path, "--compile=true"), torch.device("cpu"))
+
+    def learn(*row) -> None:
+        inputs = compose(row)
+        model(**inputs, labels=inputs["input_ids"]).loss.backward()
+
+    learn(300, (4, 4), 700)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        learn(500, (4, 4), 500)
+        learn(600, (2, 8), 400)
+
+
 def test_attention_of_each_device() -> None:
     assert attention_backend("auto", torch.device("cpu")) == "sdpa"
     assert attention_backend("eager", torch.device("cpu")) == "eager"

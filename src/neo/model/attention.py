@@ -83,6 +83,7 @@ def attend_one(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tenso
     return (scores.softmax(-1).to(value.dtype) @ value).reshape(*query.shape[:-1], value.shape[-1])
 
 
+@torch.compiler.disable  # every batch has other runs, and a compiler would take each for a new program
 def sdpa_by_segments(
     query: Tensor, key: Tensor, value: Tensor, rows: list[list[Segment]], query_start: int, scale: float
 ) -> Tensor:
