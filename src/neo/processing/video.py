@@ -1,7 +1,7 @@
 """A video, or a folder of frames, to pictures with the times at which they are shown.
 
-A model sees a video as its frames, each behind its time as NEO-ov writes it: `[0.0s]: <img>...`. PyAV decodes, the extra
-`video`. Sizes and duration are looked at in the head of the file, before anything is decoded.
+A model sees a video as its frames, each behind its time as NEO-ov writes it: `[0.0s]: <img>...`. PyAV decodes, which is
+the extra `video`. Sizes and duration are looked at in the head of the file, before anything is decoded.
 """
 
 from __future__ import annotations
@@ -93,19 +93,19 @@ def _from_file(source: Any, fps: float, max_frames: int) -> Iterator[Frame]:
     except ImportError as error:
         raise ValueError("videos need PyAV: install the extra with pip install 'neo-vlm[video]'") from error
     file, name = _open(source)
-    limits = {"format_whitelist": _CONTAINERS, "max_pixels": str(MAX_SOURCE_PIXELS)}
     try:
-        with file as opened, av.open(opened, options=limits) as container:
+        with file as opened, av.open(opened, options={"format_whitelist": _CONTAINERS}) as container:
             if not container.streams.video:
                 raise ValueError(f"{name}: there is no video in this file")
             stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
             seconds = _checked_seconds(container, stream, name)
+            stream.codec_context.options = {"max_pixels": str(MAX_SOURCE_PIXELS)}  # heads can lie
+            stream.thread_type = "AUTO"
             count = max(1, math.ceil(seconds * fps - _ROUNDING))
             times = [i / fps for i in range(count)] if count <= max_frames else _spread(seconds, max_frames)
             for time, frame in zip(times, _shown_at(times, container, stream, name), strict=False):
                 yield Frame(time, frame.to_image().rotate(frame.rotation, expand=True))
-    except av.FFmpegError as error:
+    except (av.FFmpegError, OSError) as error:  # OSError: of the file itself, where its head points outside it
         raise ValueError(f"{name}: the video is damaged, or of a kind that is not read ({error.strerror})") from error
 
 
@@ -125,6 +125,8 @@ def _open(source: Any) -> tuple[Any, str]:
 
 def _checked_seconds(container: InputContainer, stream: VideoStream, name: str) -> float:
     """How long a video is, within the limits; from the head of the file, or else from where its packets end."""
+    if stream.codec_context is None:
+        raise ValueError(f"{name}: the video is damaged, or of a kind that is not read (no decoder)")
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > MAX_SOURCE_PIXELS:
         raise ValueError(f"{name}: frames of {width} x {height} pixels; at most {MAX_SOURCE_PIXELS} are decoded")
