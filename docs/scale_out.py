@@ -8,20 +8,19 @@ the page is what this script makes of it.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 
 import torch
 from tables import with_table
-from torch import nn
 
 from neo.data.index import RECORD
 from neo.model.attention import padded_sdpa
 from neo.model.config import NeoConfig, preset
 from neo.model.neo import NeoForConditionalGeneration, NeoLayer
-from neo.model.sizes import flops_per_token
+from neo.model.sizes import Arithmetic
 from neo.training import TrainConfig, load_recipe
-from neo.training.stages import TRAINED, parts
+from neo.training.stages import choose_trained
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "scale-out.md"
@@ -38,6 +37,8 @@ FILL = 0.97
 """Of packed rows."""
 SAMPLE_TOKENS = {"pt": 410, "mt": 870, "sft": 1610}
 """What a sample has on average if the paper's batches are 128 rows of 8192 tokens."""
+LABELLED = 0.3
+"""Share of tokens whose next one is asked for; the others need no head."""
 PICTURES = {"pt": 0.7, "mt": 0.7, "sft": 1.0}
 """Pictures of a sample on average."""
 PICTURE_KB = {"pt": 60, "mt": 200, "sft": 300}
@@ -56,10 +57,10 @@ class Stage:
 
     recipe: TrainConfig
     config: NeoConfig
-    trained: int
+    arithmetic: Arithmetic
     total: int
-    trained_matrices: int
-    """Parameters of the trained matrices that tokens are multiplied with."""
+    """Parameters."""
+    trained: int
     layer: int
     """Parameters of one layer."""
 
@@ -67,13 +68,11 @@ class Stage:
     def row(self) -> int:
         return self.recipe.data.max_seq_length
 
-    @cached_property
+    @property
     def operations_per_token(self) -> float:
-        """Of forward and backward, without what is computed again; frozen matrices need no gradient of their own."""
-        context = SAMPLE_TOKENS[self.recipe.stage] // 2
-        matrices = flops_per_token(self.config, -1)
-        attention = flops_per_token(self.config, context) - matrices
-        return 2 * matrices + 2 * self.trained_matrices + 3 * attention
+        """Of forward and backward, without what is computed again."""
+        sees = SAMPLE_TOKENS[self.recipe.stage] // 2
+        return self.arithmetic.training(1000, 1000 * sees, round(1000 * LABELLED)) / 1000
 
     @property
     def tokens_per_second(self) -> float:
@@ -101,14 +100,13 @@ def stage(size: str, name: str) -> Stage:
     with torch.device("meta"):
         model = NeoForConditionalGeneration(config)
     model.tie_weights()
-    trained = {id(p) for part, members in parts(model).items() if part in TRAINED[name] for p in members}
-    matrices = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
+    choose_trained(model, name)
     return Stage(
         load_recipe(RECIPES / f"neo_{size}_{name}.yaml"),
         config,
-        sum(p.numel() for p in model.parameters() if id(p) in trained),
+        Arithmetic.of(model),
         sum(p.numel() for p in model.parameters()),
-        sum(weight.numel() for weight in matrices if id(weight) in trained),
+        sum(p.numel() for p in model.parameters() if p.requires_grad),
         sum(p.numel() for p in model.model.language_model.layers[0].parameters()),
     )
 
