@@ -89,6 +89,14 @@ def test_workers_do_not_change_batches(processor: NeoProcessor) -> None:
     assert all(same(one, other) for one, other in zip(alone, helped, strict=True))
 
 
+def test_a_batch_tells_sources_and_families(processor: NeoProcessor, folder: Path) -> None:
+    drawings = SyntheticSource(families={"color": 1.0}, name="drawn")
+    mixture = Mixture([drawings, source_of(folder)], [1.0, 1.0], 0)
+    batch = next(iter(PackedLoader(mixture, processor, Packer(LENGTH, 2, 4))))
+    assert batch.sources == [name.partition("[")[0] for name in batch.names]
+    assert {*zip(batch.sources, batch.families, strict=True)} == {("drawn", "color"), ("mine", "")}
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resume_gives_the_next_batches(processor: NeoProcessor, workers: int) -> None:
     whole = drawn(processor)

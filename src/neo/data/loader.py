@@ -37,6 +37,10 @@ class Batch:
     """What `collate` made; rows that are all padding at the end of a stream that ends."""
     names: list[str]
     """The records in it, row by row."""
+    sources: list[str]
+    """Of these."""
+    families: list[str]
+    """Kinds of task of these, empty where they do not tell."""
     tokens: int
     """Tokens that are not padding."""
     labelled: int
@@ -141,7 +145,15 @@ class PackedLoader:
         documents = [document for row in rows for document in row]
         labelled = int((inputs["labels"] != IGNORE).sum())
         self._place = draft.after
-        return Batch(inputs, [document.name for document in documents], sum(map(len, documents)), labelled)
+        mixture = self.stream.mixture
+        return Batch(
+            inputs,
+            names=[document.name for document in documents],
+            sources=[mixture.sources[mixture.locate(document.index)[0]].name for document in documents],
+            families=[document.family for document in documents],
+            tokens=sum(map(len, documents)),
+            labelled=labelled,
+        )
 
     def _trimmed(self, rows: list[list[Document]]) -> tuple[list[list[Document]], int]:
         """Rows without the empty ones, which several ranks keep to have equally many, and the tokens they need."""

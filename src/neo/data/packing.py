@@ -41,6 +41,8 @@ class Document:
     """(patches, 768) float32, no rows without pictures."""
     image_grid_hw: np.ndarray
     """(pictures, 2) int64, in patches."""
+    family: str = ""
+    """The kind of task, where its record tells."""
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -104,4 +104,4 @@ class EncodedStream(Dataset):
         if (labels == IGNORE).all():
             return BadSample(k, name, NOTHING_TO_LEARN)
         grids = encoded.image_grid_hw.numpy()
-        return Document(k, name, encoded.input_ids.numpy(), labels, encoded.pixel_values, grids)
+        return Document(k, name, encoded.input_ids.numpy(), labels, encoded.pixel_values, grids, record.family)
