@@ -247,7 +247,7 @@ def test_an_interrupt(monkeypatch: pytest.MonkeyPatch, model: list[str]):
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("neo.inference.chat.load_model", interrupt)
+    monkeypatch.setattr("neo.inference.loading.load_model", interrupt)
     assert main(["ask", "x", *model]) == 130
 
 

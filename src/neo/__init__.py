@@ -23,7 +23,7 @@ _PUBLIC = {
     "NeoImageProcessor": "neo.processing.image",
     "NeoProcessor": "neo.processing.processor",
     "from_llm": "neo.model.from_llm",
-    "load_model": "neo.inference.chat",
+    "load_model": "neo.inference.loading",
 }
 
 __all__ = ["__version__", *_PUBLIC]

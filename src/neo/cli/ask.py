@@ -75,6 +75,7 @@ def _add_model_options(parser: ArgumentParser) -> None:
     add("--system", help="system prompt")
     add("--tile", action="store_true", help="cut very large pictures into tiles: up to 7 times the tokens")
     add("--dtype", default="auto", help="fp32, bf16, fp16, or auto: the checkpoint's")
+    add("--quantization", help="int8 or int4: weights in so many bits")
     add("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto: the best there is")
     add("--download", action="store_true", help="fetch the model from the Hugging Face hub if it is not here")
 
@@ -179,11 +180,11 @@ def _lines(typed: bool) -> Iterator[str]:
 
 
 def _load(options: Namespace) -> Any:
-    from neo.inference.chat import load_model
+    from neo.inference.loading import load_model
 
     quiet_transformers()
     where = {"device": options.device, "download": options.download, "adapter": options.adapter}
-    return load_model(options.model, dtype=options.dtype, **where)
+    return load_model(options.model, dtype=options.dtype, quantization=options.quantization, **where)
 
 
 def _sampling(options: Namespace) -> dict[str, Any]:

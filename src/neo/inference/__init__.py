@@ -1,4 +1,4 @@
-"""Asking a NEO: `chat.py` is what `neo.load_model` returns.
+"""Asking a NEO: `chat.py` is what `neo.load_model`, in `loading.py`, returns; `quantize.py` is weights in fewer bits.
 
 It stands on the engine: `engine.py` decides what is computed in each step, `forward.py` computes it for many requests
 at once, `cache.py` holds keys and values, `generation.py` is a request and its answer, `sampling.py` chooses each

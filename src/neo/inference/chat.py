@@ -9,15 +9,10 @@ In a question `<image>` marks where a picture stands, once for each; without any
 the text, several of them numbered `Image-1: `, `Image-2: ` and so on.
 """
 
-import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import torch
-from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 
 from neo.inference.constraint import Grammars, Schema, UnfinishedAnswer
@@ -25,10 +20,6 @@ from neo.inference.engine import Engine
 from neo.inference.generation import Completion, Constraint, Generation, Request
 from neo.inference.messages import Example, Messages, as_list, as_messages, copy_messages, system_message, user_message
 from neo.inference.sampling import Sampling
-from neo.model import names
-from neo.model.adapter import load_adapter
-from neo.model.config import NeoConfig
-from neo.model.device import DTYPES, choose_device
 from neo.model.neo import NeoForConditionalGeneration
 from neo.processing.image import NeoImageProcessor, smart_resize
 from neo.processing.picture import MAX_ASPECT_RATIO, load_image
@@ -38,67 +29,6 @@ from neo.processing.video import read_frames
 DEFAULT_NEW_TOKENS = 512
 TILES = 6
 """Most pieces that `tile=True` cuts a very large picture into, besides an overview of it."""
-
-
-def load_model(
-    name: str | Path = "neo-demo",
-    dtype: str | torch.dtype = "auto",
-    device: str | torch.device = "auto",
-    download: bool = False,
-    adapter: str | Path | None = None,
-    **config_overrides: Any,
-) -> "ChatModel":
-    """Load a NEO and everything needed to ask it.
-
-    Args:
-        name: "neo-demo", a published name such as "NEO-2B-SFT", a hub id or a folder.
-        dtype: "fp32", "bf16", "fp16" or a torch dtype; "auto" is the checkpoint's.
-        device: "cpu", "cuda", "cuda:1", "mps"; "auto" is the best there is, cuda before mps before cpu.
-        download: fetch a hub id that is not in the local cache; without it nothing is fetched.
-        adapter: folder of a LoRA adapter that was trained on this model; `neo export` merges the two for good.
-        config_overrides: fields of `NeoConfig` to change, `attn_implementation`, or `min_pixels` and
-            `max_pixels`, the area in pixels between which pictures are scaled.
-
-    Raises:
-        ValueError: the model is unknown or not on this machine, its files are not whole, the adapter is another
-            model's, an option is wrong.
-    """
-    chosen_dtype, chosen_device = _dtype(dtype), choose_device(device)
-    pixels = {key: config_overrides.pop(key) for key in ("min_pixels", "max_pixels") if key in config_overrides}
-    _check_names(config_overrides)
-    folder = names.resolve(name, download)
-    names.read_config(folder)
-    if (folder / "tokenizer.json").is_file():
-        tokenizer = names.read_json(folder / "tokenizer.json")
-        if not isinstance(tokenizer, dict) or not {"model", "added_tokens"} <= tokenizer.keys():
-            raise ValueError(f"{folder / 'tokenizer.json'}: this is not a tokenizer's file (no model, no added_tokens)")
-    elif not (folder / "vocab.json").is_file():
-        raise ValueError(f"{folder}: no tokenizer.json here; a NEO needs its tokenizer beside its weights")
-    try:
-        processor = NeoProcessor.from_pretrained(folder, **pixels)
-        fields_given = processor.ids.config_fields() | config_overrides
-        model = NeoForConditionalGeneration.from_pretrained(folder, dtype=chosen_dtype, **fields_given)
-    except (OSError, StrictDataclassError) as error:
-        raise ValueError(f"{folder}: cannot be loaded ({' '.join(str(error).split())})") from error
-    if adapter is not None:
-        load_adapter(model, adapter)
-    return ChatModel(model.to(chosen_device).eval().requires_grad_(False), processor, str(name))
-
-
-def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
-    if (isinstance(dtype, torch.dtype) and dtype.is_floating_point) or dtype == "auto":
-        return dtype
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r} must be auto, {', '.join(DTYPES)} or a floating-point torch dtype")
-    return DTYPES[str(dtype)]
-
-
-def _check_names(overrides: Mapping[str, Any]) -> None:
-    known = [*(field.name for field in fields(NeoConfig)), "attn_implementation", "min_pixels", "max_pixels"]
-    for key in overrides:
-        if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise ValueError(f"{key} is not an option of load_model or a field of NeoConfig; did you mean {nearest}?")
 
 
 class ChatModel:

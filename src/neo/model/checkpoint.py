@@ -26,6 +26,8 @@ PUBLISHED_TO_OURS = (
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+QUANTIZATION = "quantization_config"
+"""Field of config.json that says how the weights are quantised, as in transformers."""
 IMAGE_TOKENS = {
     "image_token_id": "<IMG_CONTEXT>",
     "image_start_token_id": "<img>",
@@ -111,6 +113,24 @@ def tensors(folder: Path) -> Iterator[tuple[Path, str, Any]]:
             raise ValueError(f"{file}: not a whole safetensors file ({error}); download it again") from error
 
 
+def quantization(folder: Path) -> str | None:
+    """How NEO quantised the weights of a folder, "int8" or "int4"; None where it did not.
+
+    Raises:
+        ValueError: somebody else did.
+    """
+    entry = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(QUANTIZATION)
+    if entry is None:
+        return None
+    if (
+        not isinstance(entry, dict)
+        or entry.get("quant_method") != "neo"
+        or entry.get("weights") not in ("int8", "int4")
+    ):
+        raise ValueError(f"{folder}: its weights are quantised in a way that NEO does not know; take the original ones")
+    return entry["weights"]
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint folder.
 
@@ -171,6 +191,10 @@ def prepare_loading(name_or_path: Any, kwargs: dict[str, Any], head: bool) -> di
         return kwargs
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: no config.json here, so this is not a checkpoint folder")
+    if (weights := quantization(folder)) is not None:
+        raise ValueError(
+            f"{folder}: its weights are {weights}, which neo.load_model reads; take the original ones here"
+        )
     config = kwargs.get("config")
     if not isinstance(config, NeoConfig):
         config = NeoConfig.from_pretrained(folder)
