@@ -124,7 +124,7 @@ def measure(width: int, height: int, rounds: int) -> list[dict]:
 
 
 def show(rows: list[dict]) -> None:
-    console = Console(width=100)
+    console = Console(width=112)
     table = Table(title=f"{cpu()}, one core, Pillow {Image.__version__}, torch {torch.__version__}")
     columns = {
         "picture": ("picture", ""),
