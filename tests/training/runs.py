@@ -6,11 +6,11 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
-
-from torch import Tensor
+from typing import Any
 
 from neo.training.config import TrainConfig
-from neo.training.trainer import Trainer, train
+from neo.training.learner import Learner, Step
+from neo.training.trainer import train
 
 # A server that has imported everything forks the processes: they start at once, and no thread of pytest's is in them.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -39,14 +39,14 @@ def train_and_die(config: TrainConfig, step: int, number: int = signal.SIGKILL) 
 
 def kill_in(step: int, number: int) -> None:
     """Have the trainer send its process a signal in a step."""
-    normal = Trainer._normalizer
+    normal = Learner.step
 
-    def normalizer(self: Trainer, pieces: list[dict[str, Tensor]]) -> Tensor:
-        if self.step + 1 == step:
+    def signalled(self: Learner, done: int, *arguments: Any) -> Step:
+        if done + 1 == step:
             os.kill(os.getpid(), number)
-        return normal(self, pieces)
+        return normal(self, done, *arguments)
 
-    Trainer._normalizer = normalizer  # type: ignore[method-assign]
+    Learner.step = signalled  # type: ignore[method-assign]
 
 
 def train_quietly(config: TrainConfig) -> None:

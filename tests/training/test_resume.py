@@ -10,7 +10,7 @@ import pytest
 from neo.processing.processor import NeoProcessor
 from neo.training import TrainConfig, start, train
 from neo.training.checkpoint import oldest_first, read_state
-from neo.training.trainer import Trainer
+from neo.training.learner import Learner
 
 from .conftest import tiny_recipe
 from .runs import apart, files, kill_in, on_ranks, train_and_die, train_quietly
@@ -137,7 +137,7 @@ def stop_second_rank(config: TrainConfig) -> None:
 def test_ctrl_c_saves_and_is_said_in_a_line(
     pt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(Trainer, "_normalizer", Trainer._normalizer)  # put back what the next line replaces
+    monkeypatch.setattr(Learner, "step", Learner.step)  # put back what the next line replaces
     kill_in(1, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         train(recipe(pt, tmp_path))

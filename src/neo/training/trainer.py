@@ -5,10 +5,10 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +17,20 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.distributed.tensor import DTensor
-from torch.nn.parallel import DistributedDataParallel
 
 from neo.data.config import DataConfig
 from neo.data.loader import Batch, build_loader
 from neo.data.mixture import Mixture, build_mixture
 from neo.data.sources import Source
 from neo.model.device import choose_device
-from neo.model.loss import document_loss_weights
 from neo.model.neo import NeoForConditionalGeneration
 from neo.processing.processor import NeoProcessor
 from neo.training import checkpoint, start
-from neo.training.compute import prepare_layers
 from neo.training.config import TrainConfig
-from neo.training.distributed import Ranks, choose_strategy, joined, spread, whole_state
+from neo.training.distributed import Ranks, joined, whole_state
+from neo.training.learner import Learner, Step
 from neo.training.lora import add_lora, save_lora
 from neo.training.metrics import Metrics, draw_curves
-from neo.training.microbatch import micro_batches
-from neo.training.optimizer import build_optimizers, set_learning_rates
 from neo.training.skipped import Skipped
 from neo.training.stages import choose_trained
 from neo.training.stopping import Asked, heeding_signals
@@ -124,27 +119,13 @@ def _check_extra() -> None:
             raise ValueError(f"training needs {module}: install the extra with pip install 'neo-vlm[train]'")
 
 
-@dataclass(frozen=True)
-class Step:
-    """What one optimiser step gave, over all ranks."""
-
-    loss: float
-    norm: float
-    """Of the gradient, before clipping."""
-    rate: float
-    tokens: int
-    """Not counting padding."""
-    samples: int
-    stop: int
-    """The signal that asked some rank to stop; 0: none."""
-
-
 @dataclass
 class _Window:
     """What has happened since the last line of metrics."""
 
     since: float = field(default_factory=time.perf_counter)
     steps: list[Step] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
     waited: float = 0.0
 
 
@@ -188,19 +169,8 @@ class Trainer:
         self.save = save or (lambda folder, weights: checkpoint.save_model(folder, model, processor, weights))
         self.step = 0
         """Steps done."""
-        strategy = choose_strategy(model, config.distributed, ranks)
-        sharded, bf16 = strategy in ("fsdp", "hsdp"), config.precision == "bf16"
-        if sharded and config.optimizer.name == "muon":
-            raise ValueError(
-                "optimizer.name=muon needs whole matrices, and fsdp shards them; use adamw or strategy ddp"
-            )
-        self.autocast = bf16 and not sharded  # sharded layers are in bfloat16 themselves
-        prepare_layers(model, config, ranks.device)
-        self.network = spread(model, strategy, config.distributed, ranks, bf16)
-        named = dict(model.named_parameters())
-        self.trained = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
-        self.saved_parameters = named if keep_frozen else self.trained
-        self.optimizers = build_optimizers(model, config.optimizer)
+        self.learner = Learner(config, model, ranks)
+        self.saved_parameters = dict(model.named_parameters()) if keep_frozen else self.learner.trained
         self.loader = build_loader(config.data, mixture, processor, ranks.rank, ranks.size)
         self.validation = self._validation_data()
         self.checkpoints = checkpoint.Checkpoints(self.output_dir, config.keep, config.keep_best, ranks)
@@ -208,7 +178,7 @@ class Trainer:
         """Of the steps since the last checkpoint."""
         skipped = self._restore(saved) if saved else 0
         self.skipped = Skipped(self.output_dir, config.max_skipped_steps, ranks, self.step, skipped)
-        self.model.train()
+        model.train()
 
     def run(self) -> Path:
         """Train to the last step; see `train`."""
@@ -268,9 +238,14 @@ class Trainer:
                 logger.warning("the data ended after %d of %d steps", self.step, config.steps)
                 return
             window.waited += time.perf_counter() - before
-            step = self._step(batch, asked)
+            step = self.learner.step(self.step, batch, asked)
             self.step += 1
             window.steps.append(step)
+            window.batches.append(batch)
+            if step.finite:
+                self.losses.append(step.loss)
+            else:
+                self.skipped.add(self.step, step.loss, step.norm, batch.names, step.guilty)
             if self.step % config.log_every and self.step < config.steps:
                 yield step, None
                 continue
@@ -278,94 +253,27 @@ class Trainer:
             window = _Window()
 
     def _line(self, window: _Window, began: float) -> dict[str, Any]:
-        data, now = self.config.data, time.perf_counter()
+        now = time.perf_counter()
         last, seconds = window.steps[-1], now - window.since
         losses = [step.loss for step in window.steps]
-        tokens = sum(step.tokens for step in window.steps)
+        tokens = sum(batch.tokens for batch in window.batches) * self.ranks.size
         return {
             "step": self.step,
             "loss": sum(losses) / len(losses),
             "learning_rate": last.rate,
             "gradient_norm": last.norm,
             "tokens_per_second": tokens / seconds,
-            "samples_per_second": sum(step.samples for step in window.steps) / seconds,
-            "fill": tokens / (len(losses) * data.rows_per_batch * data.max_seq_length),
+            "samples_per_second": sum(len(batch.names) for batch in window.batches) * self.ranks.size / seconds,
+            "fill": tokens / self.ranks.size / sum(batch.inputs["input_ids"].numel() for batch in window.batches),
             "data_wait": window.waited / seconds,
             "seconds": now - began,
         }
 
-    def _step(self, batch: Batch, asked: Asked) -> Step:
-        """One optimiser step on all ranks, left out where loss or gradient are not finite."""
-        config, ranks = self.config, self.ranks
-        # Random numbers of a step depend on nothing before it: a run that goes on draws the same.
-        torch.manual_seed((config.seed * config.steps + self.step) * ranks.size + ranks.rank)
-        pieces = self._pieces(batch)
-        normalizer = self._normalizer(pieces)
-        loss = torch.zeros((), device=ranks.device)
-        for number, piece in enumerate(pieces, start=1):
-            with self._last_of_step(number == len(pieces)):
-                part = self._loss(piece, normalizer)
-                part.backward()
-            loss += part.detach()
-        norm = _whole(torch.nn.utils.clip_grad_norm_(self.trained.values(), config.optimizer.clip))
-        stops = [float(asked.signal == number) for number in (signal.SIGTERM, signal.SIGINT)]
-        told = torch.tensor([*stops, batch.tokens, len(batch.names)], device=ranks.device)
-        *stops, tokens, samples, whole_loss = ranks.sum(torch.cat([told, loss[None] / ranks.size])).tolist()
-        rate = set_learning_rates(self.optimizers, self.step, config.steps, config.optimizer)
-        step = Step(whole_loss, norm, rate, int(tokens), int(samples), _signal(*stops))
-        finite = math.isfinite(step.loss) and math.isfinite(step.norm)
-        for optimizer in self.optimizers:
-            if finite:
-                optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        if finite:
-            self.losses.append(step.loss)
-        else:
-            self.skipped.add(self.step + 1, step.loss, step.norm, batch.names, guilty=not loss.isfinite().item())
-        return step
-
-    def _pieces(self, batch: Batch) -> list[dict[str, Tensor]]:
-        """The rank's rows as micro-batches on its device, with the weights of their labels."""
-        config, ranks = self.config, self.ranks
-        share = config.data.rows_per_batch // ranks.size
-        ids, vision = self.model.config.image_token_id, self.model.config.vision_config
-        pieces = []
-        for piece in micro_batches(batch.inputs, config.micro_batch_rows or share, ids, vision):
-            there = {name: tensor.to(ranks.device, non_blocking=True) for name, tensor in piece.items()}
-            weights = document_loss_weights(there["labels"], there["document_ids"], config.loss_reduction)
-            pieces.append(there | {"loss_weights": weights})
-        return pieces
-
-    def _normalizer(self, pieces: list[dict[str, Tensor]]) -> Tensor:
-        """What the loss is divided by: the weights of the whole global batch. Ranks average, so each has its share."""
-        total = torch.stack([piece["loss_weights"][:, 1:].sum() for piece in pieces]).sum()
-        return self.ranks.sum(total).clamp_min(torch.finfo(torch.float32).tiny) / self.ranks.size
-
-    def _loss(self, piece: dict[str, Tensor], normalizer: Tensor) -> Tensor:
-        with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.autocast):
-            return self.network(**piece, num_items_in_batch=normalizer).loss
-
-    def _last_of_step(self, last: bool) -> AbstractContextManager[None]:
-        """Replicas average their gradients once a step; shards each time, to hold no whole gradient."""
-        ddp = isinstance(self.network, DistributedDataParallel)
-        return self.network.no_sync() if ddp and not last else nullcontext()
-
-    @torch.no_grad()
     def validate(self) -> float:
         """The loss on the validation records, over all ranks."""
         assert self.validation is not None
-        self.model.eval()
-        batches = iter(build_loader(*self.validation, self.processor, self.ranks.rank, self.ranks.size))
-        total = torch.zeros(2, device=self.ranks.device)
-        for _ in range(self.config.validation.batches):
-            if (batch := next(batches, None)) is None:
-                break
-            for piece in self._pieces(batch):
-                one = torch.ones((), device=self.ranks.device)
-                total += torch.stack([self._loss(piece, one).float(), piece["loss_weights"][:, 1:].sum()])
-        self.model.train()
-        loss, weight = self.ranks.sum(total).tolist()
-        return loss / weight
+        batches = build_loader(*self.validation, self.processor, self.ranks.rank, self.ranks.size)
+        return self.learner.loss_on(islice(batches, self.config.validation.batches))
 
     def _validation_data(self) -> tuple[DataConfig, Mixture] | None:
         """The validation records, in rows like those that are learned from."""
@@ -389,7 +297,7 @@ class Trainer:
             "skipped": self.skipped.count,
             "score": score if score is not None and math.isfinite(score) else None,
         }
-        tensors = checkpoint.tensors_of(self.saved_parameters, self.optimizers)
+        tensors = checkpoint.tensors_of(self.saved_parameters, self.learner.optimizers)
         self.checkpoints.save(self.step, tensors, state, lambda to: start.describe(to, self.model, self.processor))
         if self.ranks.first:
             draw_curves(self.output_dir, f"stage {self.config.stage}")
@@ -398,11 +306,13 @@ class Trainer:
         """What a position in the data is counted in; with other values it would mean other samples."""
         config = self.config.to_dict()
         data = config["data"]
+        counted = ["sources", "weight_by", "max_seq_length", "batch_by"]
+        counted.append("lookahead_rows" if data["batch_by"] == "rows" else "rows_per_batch")
         return {
             "stage": config["stage"],
             "seed": config["seed"],
             "lora": config["lora"] and config["lora"] | {"of": config["model"]},
-            **{f"data.{name}": data[name] for name in ("sources", "weight_by", "max_seq_length", "lookahead_rows")},
+            **{f"data.{name}": data[name] for name in counted},
         }
 
     def _restore(self, saved: Path) -> int:
@@ -414,17 +324,8 @@ class Trainer:
                     f"{saved} was made with another {name} than this recipe's, so the run cannot go on with it; "
                     "use another output_dir, or the recipe as it was (recipe.yaml)"
                 )
-        checkpoint.load_tensors(saved, self.saved_parameters, self.optimizers, self.ranks)
+        checkpoint.load_tensors(saved, self.saved_parameters, self.learner.optimizers, self.ranks)
         self.step = state["step"]
         self.loader.load_state_dict(state["data"])
         logger.info("going on from %s", saved)
         return state["skipped"]
-
-
-def _whole(norm: Any) -> float:
-    """The number in a tensor, sharded or not."""
-    return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
-
-
-def _signal(terminated: float, interrupted: float) -> int:
-    return signal.SIGTERM if terminated else signal.SIGINT if interrupted else 0
