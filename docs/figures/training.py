@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from neo.training.config import load_recipe
+from neo.training import load_recipe
 from neo.training.metrics import read_metrics, smoothed
 
 TARGET = Path(__file__).with_name("training.png")
