@@ -16,12 +16,6 @@ from neo.training.metrics import read_metrics
 RECIPES = Path(__file__).parents[1] / "recipes"
 DEMO = ("llm", "pt", "mt", "sft")
 STAGES = ("pt", "mt", "sft")
-TINY_MODEL = [
-    "--model.tokenizer_samples=300",
-    "--model.text={vocab_size: 512, hidden_size: 32, intermediate_size: 48, num_hidden_layers: 4, "
-    "extra_num_layers: 3, num_attention_heads: 2, num_key_value_heads: 1, head_dim: 16}",
-    "--model.vision={hidden_size: 16}",
-]
 PAPER = {
     # stage: steps, warm-up, learning rate, least share of it, length of a row; then where the scripts differ
     "pt": (190_000, 2000, 8e-4, 0.05, 8192),
@@ -50,7 +44,7 @@ def run(recipe: Path, words: list[str]) -> Path:
 def test_the_demo_from_nothing_to_the_last_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for stage in DEMO:
-        run(RECIPES / f"demo_{stage}.yaml", [*tiny_data.SMALL, *(TINY_MODEL if stage == "llm" else [])])
+        run(RECIPES / f"demo_{stage}.yaml", [*tiny_data.SMALL, *(tiny_data.SMALL_MODEL if stage == "llm" else [])])
 
 
 @pytest.mark.parametrize("folder", [RECIPES, RECIPES / "reference"], ids=lambda folder: folder.name)

@@ -27,6 +27,13 @@ SMALL = [
     "--device=cpu",
 ]
 """What makes any recipe run in seconds, apart from the model."""
+SMALL_MODEL = [
+    "--model.tokenizer_samples=300",
+    "--model.text={vocab_size: 512, hidden_size: 32, intermediate_size: 48, num_hidden_layers: 4, "
+    "extra_num_layers: 3, num_attention_heads: 2, num_key_value_heads: 1, head_dim: 16}",
+    "--model.vision={hidden_size: 16}",
+]
+"""What makes the fresh model of a recipe small: one layer, when it is a language model."""
 QUESTION, ANSWER = "What color is the picture?", "It is {}."
 
 
