@@ -2,7 +2,7 @@
 
     python benchmarks/training.py                    # on CPU; minutes
     python benchmarks/training.py --save
-    python benchmarks/training.py --loop 2b --max-seq-length 16384 --compile --save     # this loop alone, on a GPU
+    python benchmarks/training.py --loop 2b --max-seq-length 16384 --compile true --save  # this loop alone, on a GPU
 
 The model: hidden 512, MLP 1536, 8 layers (2 of pre-Buffer), 8 query and 4 key heads of 64, vocabulary 8192, random
 weights. The records: conversations of 150 tokens in the median, log-normal with sigma 1 as real mixtures are, no
@@ -10,8 +10,8 @@ longer than a row of 2048; two fifths of them hold a picture. Both sides read th
 their own process, train in bf16 over float32 weights with the same fused AdamW, clipping and loss, and see on average
 the same number of tokens in a step: a batch of 8 records, the Trainer's default, holds as many as one packed row.
 Rows of the table come in turns, `--repeats` times over. Counted are tokens that are not padding; the first steps are
-left out. `grouped` is the Trainer's own remedy, batches of records of like length, which changes their order; the longest
-come first and are not counted.
+left out. `grouped` is the Trainer's own remedy, batches of records of like length, which changes their order; the
+longest come first and are not counted.
 
 `--loop` trains a preset of fresh weights on rows of drawn pictures' length and tells tokens/s, the share of the
 machine's measured matrix rate (MFU) and peak memory.
