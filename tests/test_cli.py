@@ -74,7 +74,7 @@ def test_help_is_quick():
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5  # measured: 0.17
 
 
-@pytest.mark.parametrize("name", ["ask", "chat", "info", "init", "train"])
+@pytest.mark.parametrize("name", ["ask", "bench", "chat", "info", "init", "train"])
 def test_every_command_has_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from jsonargparse import Namespace
 
 from neo.cli.ask import ask, ask_parser, chat, chat_parser, words_last
+from neo.cli.bench import bench, bench_parser
 from neo.cli.console import complain, make_parser, quiet_libraries
 from neo.cli.data import MISSING, add_tools, data, data_parser
 from neo.cli.export import export, export_parser
@@ -22,6 +23,7 @@ from neo.version import __version__
 
 COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "ask": ask,
+    "bench": bench,
     "chat": chat,
     "data": data,
     "export": export,
@@ -84,8 +86,9 @@ def parse(words: list[str]) -> Namespace:
     commands.add_subcommand("data", data, help="look at data: check, stats, preview, convert, index")
     add_tools(data)
     commands.add_subcommand("export", export_parser(), help="merge an adapter, change the dtype")
+    commands.add_subcommand("bench", bench_parser(), help="how fast a model answers on this machine")
     if not words:
-        raise ValueError("which command? ask, chat, info, init, train, data or export; neo --help explains them")
+        raise ValueError("which command? ask, chat, info, init, train, data, export or bench; neo --help explains them")
     if words == ["data"]:
         raise ValueError("which tool? index, check, stats, preview or convert; neo data --help explains them")
     if words[0] == "ask":

@@ -10,7 +10,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from neo.cli.console import complain, make_parser, quiet_transformers, say
+from neo.cli.console import complain, make_parser, say
+from neo.cli.model import add_load_options, load
 
 CHAT_HELP = """\
 /image PATH  show a picture with the next question; several times for several
@@ -35,7 +36,7 @@ def ask_parser() -> ArgumentParser:
         "[options] [PICTURE ...] QUESTION",
     )
     parser.add_argument("words", nargs="+", metavar="PICTURE, QUESTION", help="pictures and, last, the question")
-    _add_model_options(parser)
+    _add_options(parser)
     parser.add_argument("--fps", type=float, default=1.0, help="frames of a video to look at in a second")
     parser.add_argument("--max-frames", type=int, default=128, help="most frames, spread over a longer video")
     parser.add_argument("--json-schema", metavar="FILE", help="the answer is JSON that is valid by this schema")
@@ -54,14 +55,13 @@ def chat_parser() -> ArgumentParser:
         "[options] [PICTURE]",
     )
     parser.add_argument("picture", nargs="?", metavar="PICTURE", help="shown with the first question")
-    _add_model_options(parser)
+    _add_options(parser)
     return parser
 
 
-def _add_model_options(parser: ArgumentParser) -> None:
+def _add_options(parser: ArgumentParser) -> None:
+    add_load_options(parser)
     add = parser.add_argument
-    add("--model", default="neo-demo", help="neo-demo, NEO-2B-SFT and the like, a hub id or a folder")
-    add("--adapter", metavar="FOLDER", help="a LoRA adapter that was trained on the model")
     add("--max-new-tokens", type=int, help="most tokens of an answer; 512 unless given")
     add(
         "--temperature",
@@ -74,10 +74,6 @@ def _add_model_options(parser: ArgumentParser) -> None:
     add("--seed", type=int, help="same seed, same answer at a temperature above 0")
     add("--system", help="system prompt")
     add("--tile", action="store_true", help="cut very large pictures into tiles: up to 7 times the tokens")
-    add("--dtype", default="auto", help="fp32, bf16, fp16, or auto: the checkpoint's")
-    add("--quantization", help="int8 or int4: weights in so many bits")
-    add("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto: the best there is")
-    add("--download", action="store_true", help="fetch the model from the Hugging Face hub if it is not here")
 
 
 def words_last(words: list[str], parser: ArgumentParser) -> list[str]:
@@ -113,7 +109,7 @@ def ask(options: Namespace) -> int:
         raise ValueError("the question is empty: neo ask [PICTURE ...] QUESTION")
     shown = _shown(sources, options)
     form = _form(options)
-    model = _load(options)
+    model = load(options)
     about = {"text": question, "system": options.system, "tile": options.tile, **shown, **form}
     if options.stream:
         for piece in model.stream(**about, **_sampling(options)):
@@ -136,7 +132,7 @@ def chat(options: Namespace) -> int:
     from neo.processing.picture import load_image
 
     waiting = [load_image(options.picture)] if options.picture else []
-    talk = _load(options).start_chat(options.system, options.tile)
+    talk = load(options).start_chat(options.system, options.tile)
     sampling = _sampling(options)
     typed = sys.stdin.isatty()
     failed = False
@@ -177,14 +173,6 @@ def _lines(typed: bool) -> Iterator[str]:
             return
         if line.strip():
             yield line.strip()
-
-
-def _load(options: Namespace) -> Any:
-    from neo.inference.loading import load_model
-
-    quiet_transformers()
-    where = {"device": options.device, "download": options.download, "adapter": options.adapter}
-    return load_model(options.model, dtype=options.dtype, quantization=options.quantization, **where)
 
 
 def _sampling(options: Namespace) -> dict[str, Any]:

@@ -1,0 +1,34 @@
+"""The model of a command: the options that name it, and loading it."""
+
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+
+from neo.cli.console import quiet_transformers
+
+if TYPE_CHECKING:
+    from neo.inference.chat import ChatModel
+
+
+def add_load_options(parser: ArgumentParser) -> None:
+    """Those of `neo.load_model`."""
+    add = parser.add_argument
+    add("--model", default="neo-demo", help="neo-demo, NEO-2B-SFT and the like, a hub id or a folder")
+    add("--adapter", metavar="FOLDER", help="a LoRA adapter that was trained on the model")
+    add("--dtype", default="auto", help="fp32, bf16, fp16, or auto: the checkpoint's")
+    add("--quantization", help="int8 or int4: weights in so many bits")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, mps, or auto: the best there is")
+    add("--download", action="store_true", help="fetch the model from the Hugging Face hub if it is not here")
+
+
+def load(options: Namespace) -> "ChatModel":
+    """The model that the options name.
+
+    Raises:
+        ValueError: as `neo.load_model`.
+    """
+    from neo import load_model
+
+    quiet_transformers()
+    where = {"device": options.device, "download": options.download, "adapter": options.adapter}
+    return load_model(options.model, dtype=options.dtype, quantization=options.quantization, **where)
