@@ -32,18 +32,19 @@ def apart(function: Callable[..., None], *arguments: object) -> int:
 
 
 def train_and_die(config: TrainConfig, step: int, number: int = signal.SIGKILL) -> None:
-    """Train, and send this process a signal in the middle of a step, counted from 1."""
-    kill_in(step, number)
+    """Train, and send this process and its workers a signal in a step, counted from 1."""
+    os.setsid()
+    kill_in(step, number, everybody=True)
     train(config)
 
 
-def kill_in(step: int, number: int) -> None:
-    """Have the trainer send its process a signal in a step."""
+def kill_in(step: int, number: int, everybody: bool = False) -> None:
+    """Have a step begin with a signal to this process, or to everybody in its group."""
     normal = Learner.step
 
     def signalled(self: Learner, done: int, *arguments: Any) -> Step:
         if done + 1 == step:
-            os.kill(os.getpid(), number)
+            os.kill(-os.getpgrp() if everybody else os.getpid(), number)
         return normal(self, done, *arguments)
 
     Learner.step = signalled  # type: ignore[method-assign]

@@ -6,6 +6,7 @@ comes to the same rows; decoded and encoded is what stands in its own. One set o
 
 import logging
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -121,7 +122,7 @@ class PackedLoader:
             collate_fn=_as_it_is,  # type: ignore[arg-type]
             num_workers=self.workers,
             prefetch_factor=PREFETCH if self.workers else None,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_begin,
         )
         for answer in answers:
             schedule.take(answer)
@@ -188,5 +189,8 @@ def _as_it_is(answer: Answer) -> Answer:
     return answer
 
 
-def _one_thread(worker: int) -> None:
+def _begin(worker: int) -> None:
     torch.set_num_threads(1)
+    # A job that is stopped is told so in all its processes; the one that trains ends its workers once it has saved.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
