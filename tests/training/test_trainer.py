@@ -151,7 +151,7 @@ def test_mistakes_are_told_before_the_run(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_models_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="did the stage before it finish"):
+    with pytest.raises(ValueError, match="did the stage before it not finish"):
         build(tiny_recipe("mt", tmp_path, "--model.path=/none"))
     with pytest.raises(ValueError, match="no language model here to grow from"):
         build(tiny_recipe("pt", tmp_path, "--model.from_llm=/none"))

@@ -17,7 +17,7 @@ class ModelConfig:
     """Where the weights come from: exactly one of `path`, `preset` and `from_llm`."""
 
     path: str | None = None
-    """Folder of a NEO checkpoint to go on from."""
+    """A NEO to go on from: its folder, or a name as `neo.load_model` takes it."""
     preset: str | None = None
     """Size of a fresh model; in stage llm only its language model is made."""
     from_llm: str | None = None

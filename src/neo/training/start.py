@@ -9,6 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import GenerationConfig
 
 from neo.data.mixture import Mixture
+from neo.model import names
 from neo.model.checkpoint import adopt_token_ids
 from neo.model.config import NeoConfig, preset
 from neo.model.neo import NeoForConditionalGeneration
@@ -21,20 +22,22 @@ from neo.training.grow import grow, make_processor
 
 
 def load(path: str | Path) -> tuple[NeoForConditionalGeneration, NeoProcessor]:
-    """A NEO checkpoint, or a checkpoint on the way of a run, in float32 and its processor.
+    """A NEO by its name or folder, or a checkpoint on the way of a run, in float32 and its processor.
 
     Raises:
         ValueError: the folder holds no whole checkpoint.
     """
-    if not Path(path).is_dir():
-        raise ValueError(f"{path}: there is no such folder to load a model from; did the stage before it finish?")
-    if (Path(path) / checkpoint.STATE).is_file():
-        model, processor = skeleton(path)
+    try:
+        folder = names.resolve(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; or did the stage before it not finish?") from error
+    if (folder / checkpoint.STATE).is_file():
+        model, processor = skeleton(folder)
         settle(model, torch.device("cpu"))
-        checkpoint.load_tensors(Path(path), dict(model.named_parameters()))
+        checkpoint.load_tensors(folder, dict(model.named_parameters()))
         return model, processor
-    model = NeoForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
-    return model, NeoProcessor.from_pretrained(path)
+    model = NeoForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    return model, NeoProcessor.from_pretrained(folder)
 
 
 def describe(folder: Path, model: NeoForConditionalGeneration, processor: NeoProcessor) -> None:
