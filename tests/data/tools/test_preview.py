@@ -84,7 +84,7 @@ def test_tokens_that_carry_loss_are_marked_and_in_order(source: Source, processo
     ]
     asked = "".join(text for (tag, one), text in card if tag == "span" and "title" in one)
     assert asked == "<|im_start|>user↵\n<img></img>↵\nWhat?<|im_end|>↵\n<|im_start|>assistant↵\n"
-    assert [text for (tag, one), text in card if one.get("class") == "place"] == ["picture 1: 5 x 6 = 30 tokens"]
+    assert [text for (tag, one), text in card if one.get("class") == "place"] == ["picture 1: 6 x 5 = 30 tokens"]
     assert [one["class"] for (tag, one), _ in card if tag == "section"] == ["user", "assistant"]
 
 

@@ -144,6 +144,7 @@ class _MakeCard:
     def _tokens(self, ids: list[int], learned: list[bool], grids: list[list[int]]) -> list[str]:
         """One piece of HTML for each token; of a picture's tokens the first stands for all."""
         tokenizer, special = self.processor.tokenizer, self.processor.ids
+        images = self.processor.image_processor
         specials, pictures = set(special), count()
         written: list[str] = []
         whole: list[int] = []
@@ -152,10 +153,9 @@ class _MakeCard:
                 text = ""
                 if ids[place - 1] == special.image_start:
                     number = next(pictures)
-                    rows, columns = (side // 2 for side in grids[number])  # a token is 2 x 2 patches
-                    text = (
-                        f'<span class="place">picture {number + 1}: {rows} x {columns} = {rows * columns} tokens</span>'
-                    )
+                    rows, columns = (side * images.patch_size // images.factor for side in grids[number])
+                    size = f"{columns} x {rows} = {rows * columns} tokens"
+                    text = f'<span class="place">picture {number + 1}: {size}</span>'
                 written.append(text)
                 continue
             whole = [*whole, token]
@@ -186,8 +186,8 @@ def _figure(picture: Image.Image, number: int, patch: int, token: int) -> str:
     return (
         f'<figure><div class="seen"><img src="{address}" alt="picture {number}" {size}>'
         f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none">{paths}</svg></div>'
-        f"<figcaption>picture {number}: {width} x {height} pixels, {height // patch} x {width // patch} patches, "
-        f"{height // token} x {width // token} = {height * width // token**2} tokens</figcaption></figure>"
+        f"<figcaption>picture {number}: {width} x {height} pixels, {width // patch} x {height // patch} patches, "
+        f"{width // token} x {height // token} = {height * width // token**2} tokens</figcaption></figure>"
     )
 
 
