@@ -9,7 +9,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from neo.training import load_recipe
-from neo.training.metrics import read_metrics, smoothed
+from neo.training.curves import smoothed
+from neo.training.metrics import read_metrics
 
 TARGET = Path(__file__).with_name("training.png")
 COLORS = ("#8a8f98", "#d9935a", "#7090bb", "#7fab80")

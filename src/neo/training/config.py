@@ -7,6 +7,7 @@ from typing import Any, Literal
 from neo.data.config import DataConfig, SourceConfig, at_least
 from neo.model.adapter import PROJECTIONS
 from neo.model.config import NeoTextConfig, NeoVisionConfig
+from neo.training.metrics import MetricsConfig
 from neo.training.optimizer import OptimizerConfig
 
 STAGES = ("llm", "pt", "mt", "sft")
@@ -169,6 +170,8 @@ class TrainConfig:
     """Steps that may be skipped because loss or gradient is not finite, before the run stops."""
     log_every: int = 10
     """Steps between lines of metrics."""
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    """Where they go beside the output folder, and what they are measured by."""
     compile: bool = False
     """Compile each layer with torch.compile, which needs a C++ compiler; 1.7 times faster on CPU."""
     device: str = "auto"

@@ -135,7 +135,7 @@ class Learner:
 
     def _forward(self, piece: dict[str, Tensor], normalizer: Tensor) -> NeoOutput:
         with torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.autocast):
-            return self.network(**piece, num_items_in_batch=normalizer)
+            return self.network(**piece, num_items_in_batch=normalizer, return_logits=False)
 
     def _last_of_step(self, last: bool) -> AbstractContextManager[None]:
         """Replicas average their gradients once a step; shards each time, to hold no whole gradient."""

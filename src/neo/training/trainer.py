@@ -3,9 +3,8 @@
 import logging
 import math
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import islice
@@ -14,23 +13,26 @@ from typing import Any
 
 import torch
 import yaml
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from neo.data.config import DataConfig
-from neo.data.loader import Batch, build_loader
+from neo.data.loader import build_loader
 from neo.data.mixture import Mixture, build_mixture
 from neo.data.sources import Source
 from neo.model.device import choose_device
 from neo.model.neo import NeoForConditionalGeneration
+from neo.model.sizes import Arithmetic
 from neo.processing.processor import NeoProcessor
 from neo.training import checkpoint, start
 from neo.training.config import TrainConfig
+from neo.training.curves import draw_curves
 from neo.training.distributed import Ranks, joined, whole_state
+from neo.training.hardware import peak_flops
 from neo.training.learner import Learner, Step
 from neo.training.lora import add_lora, save_lora
-from neo.training.metrics import Metrics, draw_curves
+from neo.training.meter import Meter
+from neo.training.metrics import Metrics, check_packages
+from neo.training.progress import RunProgress
 from neo.training.skipped import Skipped
 from neo.training.stages import choose_trained
 from neo.training.stopping import Asked, heeding_signals
@@ -73,6 +75,7 @@ def build(config: TrainConfig, ranks: Ranks | None = None, given: Mapping[str, S
     """
     ranks = ranks or Ranks(choose_device(config.device))
     _check_extra()
+    check_packages(config.metrics)
     if config.threads:
         torch.set_num_threads(config.threads)
     saved = ranks.from_first(lambda: find_saved(config))
@@ -117,16 +120,6 @@ def _check_extra() -> None:
     for module in ("matplotlib", "sklearn"):
         if find_spec(module) is None:
             raise ValueError(f"training needs {module}: install the extra with pip install 'neo-vlm[train]'")
-
-
-@dataclass
-class _Window:
-    """What has happened since the last line of metrics."""
-
-    since: float = field(default_factory=time.perf_counter)
-    steps: list[Step] = field(default_factory=list)
-    batches: list[Batch] = field(default_factory=list)
-    waited: float = 0.0
 
 
 class Trainer:
@@ -176,6 +169,8 @@ class Trainer:
         self.checkpoints = checkpoint.Checkpoints(self.output_dir, config.keep, config.keep_best, ranks)
         self.losses: list[float] = []
         """Of the steps since the last checkpoint."""
+        self.metrics: Metrics | None = None
+        """Open on rank 0 while the run goes on."""
         skipped = self._restore(saved) if saved else 0
         self.skipped = Skipped(self.output_dir, config.max_skipped_steps, ranks, self.step, skipped)
         model.train()
@@ -183,14 +178,17 @@ class Trainer:
     def run(self) -> Path:
         """Train to the last step; see `train`."""
         config = self.config
-        if self.ranks.first:
-            (self.output_dir / "recipe.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
+        self.ranks.from_first(self._open)
         if self.step >= config.steps:
             logger.info("%s is at step %d of %d already: nothing to train", self.output_dir, self.step, config.steps)
-        with heeding_signals() as asked:
-            stop = self._run(asked)
-        self._checkpoint()
-        self.checkpoints.wait()
+        try:
+            with heeding_signals() as asked:
+                stop = self._run(asked)
+            self._checkpoint()
+            self.checkpoints.wait()
+        finally:
+            if self.metrics:
+                self.metrics.close()
         if stop:
             name = signal.Signals(stop).name
             logger.warning("%s: stopped at step %d, which is saved; the same command goes on from it", name, self.step)
@@ -200,27 +198,19 @@ class Trainer:
         logger.info("stage %s is done: %s", config.stage, self.output_dir)
         return self.output_dir
 
+    def _open(self) -> None:
+        config = self.config.to_dict()
+        (self.output_dir / "recipe.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        self.metrics = Metrics(self.output_dir, self.step, self.config.metrics, config["data"]["sources"], config)
+
     def _run(self, asked: Asked) -> int:
         """Do the steps, tell of them and save on the way; the signal that stopped them, or 0."""
         config, first = self.config, self.ranks.first
-        metrics = Metrics(self.output_dir, self.step) if first else None
-        columns = (
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[news]}"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True), disable=not first) as progress:
-            task = progress.add_task(config.stage, total=config.steps, completed=self.step, news="")
+        with RunProgress(config.stage, config.steps, self.step, quiet=not first) as progress:
             for step, line in self._steps(asked):
-                progress.update(task, completed=self.step)
-                if line and metrics:
-                    metrics.add(line)
-                    news = f"loss {line['loss']:.4f}  {line['tokens_per_second']:,.0f} tokens/s"
-                    progress.update(task, news=news)
-                    if not progress.console.is_terminal:
-                        logger.info("step %d/%d  %s", self.step, config.steps, news)
+                progress.advance(line)
+                if line and self.metrics:
+                    self.metrics.add(line)
                 if step.stop:
                     return step.stop
                 if self.step % config.save_every == 0 and self.step < config.steps:
@@ -230,44 +220,27 @@ class Trainer:
     def _steps(self, asked: Asked) -> Iterator[tuple[Step, dict[str, Any] | None]]:
         """Do the remaining steps; with each, a line of metrics where one is due."""
         config = self.config
-        began, batches, window = time.perf_counter(), iter(self.loader), _Window()
+        meter, batches = self._meter(), iter(self.loader)
         while self.step < config.steps:
-            before = time.perf_counter()
-            batch = next(batches, None)
+            batch = meter.wait_for(batches)
             if batch is None:
                 logger.warning("the data ended after %d of %d steps", self.step, config.steps)
                 return
-            window.waited += time.perf_counter() - before
             step = self.learner.step(self.step, batch, asked)
             self.step += 1
-            window.steps.append(step)
-            window.batches.append(batch)
             if step.finite:
                 self.losses.append(step.loss)
             else:
                 self.skipped.add(self.step, step.loss, step.norm, batch.names, step.guilty)
-            if self.step % config.log_every and self.step < config.steps:
-                yield step, None
-                continue
-            yield step, self._line(window, began)
-            window = _Window()
+            meter.add_step(batch, step)
+            due = self.step % config.log_every == 0 or self.step == config.steps
+            yield step, meter.line(self.step, self.skipped.count) if due else None
 
-    def _line(self, window: _Window, began: float) -> dict[str, Any]:
-        now = time.perf_counter()
-        last, seconds = window.steps[-1], now - window.since
-        losses = [step.loss for step in window.steps]
-        tokens = sum(batch.tokens for batch in window.batches) * self.ranks.size
-        return {
-            "step": self.step,
-            "loss": sum(losses) / len(losses),
-            "learning_rate": last.rate,
-            "gradient_norm": last.norm,
-            "tokens_per_second": tokens / seconds,
-            "samples_per_second": sum(len(batch.names) for batch in window.batches) * self.ranks.size / seconds,
-            "fill": tokens / self.ranks.size / sum(batch.inputs["input_ids"].numel() for batch in window.batches),
-            "data_wait": window.waited / seconds,
-            "seconds": now - began,
-        }
+    def _meter(self) -> Meter:
+        peak = self.config.metrics.peak_tflops
+        known = peak_flops(self.ranks.device) if self.config.precision == "bf16" else None
+        merge_size = self.model.config.vision_config.merge_size
+        return Meter(Arithmetic.of(self.model), merge_size, self.ranks, peak * 1e12 if peak else known)
 
     def validate(self) -> float:
         """The loss on the validation records, over all ranks."""
@@ -289,6 +262,8 @@ class Trainer:
         if self.validation:
             score = self.validate()
             logger.info("step %d: validation loss %.4f", self.step, score)
+            if self.metrics:
+                self.metrics.add_validation(self.step, score)
         self.losses = []
         state = {
             "step": self.step,
