@@ -27,7 +27,7 @@ def load(options: Namespace) -> "ChatModel":
     Raises:
         ValueError: as `neo.load_model`.
     """
-    from neo import load_model
+    from neo.inference.loading import load_model
 
     quiet_transformers()
     where = {"device": options.device, "download": options.download, "adapter": options.adapter}
