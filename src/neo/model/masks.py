@@ -8,7 +8,7 @@ Shapes: B batch, L_q queries, L_k keys; the queries are the last L_q of the keys
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -33,6 +33,12 @@ def visibility(document_ids: Tensor, image_ids: Tensor, query_start: int) -> Cal
         return same_document & ((key <= query) | same_image)
 
     return sees
+
+
+@cache
+def _make_block_mask(device_type: str) -> Callable[..., BlockMask]:
+    # Uncompiled it would first hold the mask of every single pair: at 16 384 tokens gigabytes.
+    return torch.compile(create_block_mask) if device_type == "cuda" else create_block_mask
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,8 @@ class AttentionMask:
         """FlexAttention's block mask."""
         sees = visibility(self.document_ids, self.image_ids, self.query_start)
         batch, keys = self.document_ids.shape
-        return create_block_mask(sees, batch, None, keys - self.query_start, keys, device=self.document_ids.device)
+        device = self.document_ids.device
+        return _make_block_mask(device.type)(sees, batch, None, keys - self.query_start, keys, device=device)
 
     @cached_property
     def segments(self) -> list[list[Segment]]:
