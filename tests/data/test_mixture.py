@@ -89,9 +89,9 @@ def test_a_fixed_half_of_the_records() -> None:
     assert [set(one) for one in used(seed=2)] == [set(a), set(b)]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(
-    st.lists(st.tuples(st.integers(1, 1500), st.integers(1, 3), st.floats(0.5, 5)), min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(1, 900), st.integers(1, 2), st.floats(0.5, 5)), min_size=1, max_size=3),
     st.integers(0, 9),
 )
 def test_capped_sources_are_used_up_exactly_and_the_stream_ends(sources: list, seed: int) -> None:
