@@ -74,7 +74,7 @@ def test_pixels_are_the_image_processors(processor):
 
 
 @SHARED
-@given(st.lists(st.tuples(st.integers(1, 400), st.integers(2, 400)), max_size=4), st.text(max_size=20), st.booleans())
+@given(st.lists(st.tuples(st.integers(4, 400), st.integers(4, 400)), max_size=4), st.text(max_size=20), st.booleans())
 def test_measuring_gives_the_length_that_encoding_has(processor, sides, words, share):
     pictures = [png(picture(*size)) for size in sides]
     messages = [user("What?" + words, *pictures), assistant(words), user(words), assistant("Yes.")]
