@@ -10,6 +10,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 TINY = [
     "--steps=3",
+    "--optimizer.name=adamw",
     "--optimizer.warmup_steps=1",
     "--log_every=1",
     "--data.rows_per_batch=2",

@@ -64,8 +64,9 @@ def test_loaded_and_merged_it_answers_alike(tuned: Path, pt: Path, tmp_path: Pat
 
 def test_only_adapters_are_trained_and_the_rest_stays(pt: Path, tmp_path: Path) -> None:
     trainer = build(recipe(pt, tmp_path, "--lora.target_modules=[q_proj_hw, o_proj]"))
-    assert {name.split(".")[-4] for name in trainer.trained} == {"q_proj_hw", "o_proj"}
-    before = {name: p.clone() for name, p in trainer.model.named_parameters() if name not in trainer.trained}
+    assert {name.split(".")[-4] for name in trainer.learner.trained} == {"q_proj_hw", "o_proj"}
+    trained = trainer.learner.trained
+    before = {name: p.clone() for name, p in trainer.model.named_parameters() if name not in trained}
     trainer.run()
     after = dict(trainer.model.named_parameters())
     assert all(torch.equal(before[name], after[name]) for name in before)
