@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,19 +33,36 @@ def apart(function: Callable[..., None], *arguments: object) -> int:
 
 
 def train_and_die(config: TrainConfig, step: int, number: int = signal.SIGKILL) -> None:
-    """Train, and send this process and its workers a signal in a step, counted from 1."""
-    os.setsid()
-    kill_in(step, number, everybody=True)
+    """Train, and send this process a signal in a step, counted from 1."""
+    kill_in(step, number)
     train(config)
 
 
-def kill_in(step: int, number: int, everybody: bool = False) -> None:
-    """Have a step begin with a signal to this process, or to everybody in its group."""
+def terminated(config: TrainConfig) -> int:
+    """Train in a job of its own, and stop the job from outside once there are metrics; the exit code."""
+    process = CONTEXT.Process(target=_train_as_job, args=(config,))
+    process.start()
+    metrics = Path(config.output_dir, "metrics.jsonl")
+    while process.is_alive() and not (metrics.is_file() and metrics.read_text()):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.join(timeout=300)
+    process.kill()
+    return process.exitcode
+
+
+def _train_as_job(config: TrainConfig) -> None:
+    os.setsid()
+    train(config)
+
+
+def kill_in(step: int, number: int) -> None:
+    """Have a step begin with a signal to this process."""
     normal = Learner.step
 
     def signalled(self: Learner, done: int, *arguments: Any) -> Step:
         if done + 1 == step:
-            os.kill(-os.getpgrp() if everybody else os.getpid(), number)
+            os.kill(os.getpid(), number)
         return normal(self, done, *arguments)
 
     Learner.step = signalled  # type: ignore[method-assign]

@@ -13,7 +13,7 @@ from neo.training.checkpoint import oldest_first, read_state
 from neo.training.learner import Learner
 
 from .conftest import tiny_recipe
-from .runs import apart, files, kill_in, on_ranks, train_and_die, train_quietly
+from .runs import apart, files, kill_in, on_ranks, terminated, train_and_die, train_quietly
 from .test_distributed import losses
 from .test_trainer import assert_same
 
@@ -115,11 +115,18 @@ def die_while_finishing(configs: list[TrainConfig], name: str) -> None:
 
 
 def test_sigterm_saves_and_ends_well(pt: Path, whole: dict[str, Path], tmp_path: Path) -> None:
-    config = recipe(pt, tmp_path, "--precision=fp32", "--data.workers=2")
+    config = recipe(pt, tmp_path, "--precision=fp32")
     assert apart(train_and_die, config, 3, signal.SIGTERM) == 0
     assert [path.name for path in oldest_first(tmp_path)] == ["step-000002", "step-000003"]
     assert not (tmp_path / "model.safetensors").exists()
     assert_same(whole["fp32"], train(config))
+
+
+def test_sigterm_to_a_job_spares_its_workers_until_it_has_saved(pt: Path, tmp_path: Path) -> None:
+    config = tiny_recipe("mt", tmp_path, f"--model.path={pt}", "--steps=100000", "--data.workers=2")
+    assert terminated(config) == 0
+    (saved,) = oldest_first(tmp_path)
+    assert read_state(saved)["step"] == len(losses(tmp_path))
 
 
 def test_sigterm_to_one_of_two_ranks_stops_both_at_one_step(pt: Path, tmp_path: Path) -> None:
