@@ -33,7 +33,9 @@ def test_asking_about_the_pictures(tmp_path: Path) -> None:
     found = re.search(r"(\d+) of (\d+) as expected", said)
     assert found is not None
     assert int(found[2]) == len(QUESTIONS)
-    assert int(found[1]) >= 5  # shapes, a count, a digit, a number; words, charts and receipts it has not learned (see accuracy.md)
+    assert (
+        int(found[1]) >= 5
+    )  # shapes, a count, a digit, a number; words, charts and receipts it has not learned (see accuracy.md)
 
 
 def test_a_batch(tmp_path: Path) -> None:

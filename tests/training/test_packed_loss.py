@@ -4,10 +4,10 @@ import torch
 from tiny_checkpoint import make_checkpoint
 
 from neo.data.collate import collate
-from neo.data.stream import EncodedStream
 from neo.data.mixture import Mixture
 from neo.data.packing import Document
 from neo.data.sources import SyntheticSource
+from neo.data.stream import EncodedStream
 from neo.model.loss import document_loss_weights
 from neo.training.start import load
 
