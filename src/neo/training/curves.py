@@ -56,7 +56,7 @@ def draw_curves(folder: Path, title: str) -> Path:
     _titled(gradient, "norm of the gradient, before clipping")
 
     rate.plot(steps, _floats(of("learning_rate")), color=COLORS[2], linewidth=1.8)
-    rate.yaxis.set_major_formatter(StrMethodFormatter("{x:.2g}"))
+    rate.yaxis.set_major_formatter(StrMethodFormatter("{x:.3g}"))
     _titled(rate, "learning rate")
 
     speed.plot(steps, _floats(of("tokens_per_second")), color=COLORS[4], linewidth=1.5)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -100,7 +101,7 @@ class Metrics:
             import wandb
 
             mark = folder / WANDB_RUN
-            run = mark.read_text().strip() if from_step and mark.is_file() else wandb.util.generate_id()
+            run = mark.read_text().strip() if from_step and mark.is_file() else secrets.token_hex(8)
             mark.write_text(run + "\n")
             try:
                 self._wandb = wandb.init(
@@ -112,9 +113,7 @@ class Metrics:
                     config=dict(recipe or {}),
                 )
             except wandb.Error as error:
-                raise ValueError(
-                    f"metrics.wandb={config.wandb}: {error}; `wandb login` once, or set WANDB_MODE=offline"
-                ) from error
+                raise ValueError(f"metrics.wandb={config.wandb}: {error} (or set WANDB_MODE=offline)") from error
             # By a step of our own: its own must never go back, as it does in a run that was killed and goes on.
             self._wandb.define_metric("*", step_metric="step")
 
