@@ -144,6 +144,7 @@ def stop_second_rank(config: TrainConfig) -> None:
 def test_ctrl_c_saves_and_is_said_in_a_line(
     pt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background are begun with it ignored
     monkeypatch.setattr(Learner, "step", Learner.step)  # put back what the next line replaces
     kill_in(1, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):

@@ -215,6 +215,7 @@ class Engine:
         with self._stepping:
             self._end_all(RuntimeError("the engine was closed before the answer was complete"))
             self.memory.forget()
+            self._features.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -386,7 +387,8 @@ class Engine:
                     pass
         except BaseException as error:
             logger.exception("the engine has died")
-            self._closed = True
+            with self._submitting:
+                self._closed = True
             self._end_all(RuntimeError(f"the engine has died: {error}"))
             raise
 

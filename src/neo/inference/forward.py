@@ -68,9 +68,10 @@ def forward(model: NeoForConditionalGeneration, spans: Sequence[Span]) -> Tensor
             x_1TC[0, place : place + picture.stop - picture.start] = features.to(x_1TC.dtype)
     positions_31T = torch.cat([span.positions_3L for span in spans], dim=1)[:, None].to(model.device)
     hidden_1TC = decoder(x_1TC, positions_31T, _attend(decoder, spans), _Stores(spans))
-    for span in spans:
+    logits = model.lm_head(hidden_1TC[0, torch.from_numpy(offsets[1:] - 1).to(model.device)])
+    for span in spans:  # last, so that a forward that fails can be done again
         span.store.advance(span.contents)
-    return model.lm_head(hidden_1TC[0, torch.from_numpy(offsets[1:] - 1).to(model.device)])
+    return logits
 
 
 class _Stores:

@@ -11,7 +11,7 @@ class Linear(nn.Linear):
     """`nn.Linear` without bias: (..., in) to (..., out).
 
     For bf16 weights on CPU, outside training, `mv` for one row and `weight @ rows.T` for a few read the weight 1.3 to 2
-    times faster than `F.linear` does, and round alike (benchmarks/linear.py).
+    times faster than `F.linear` does, and round alike (docs/experiments.md).
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:

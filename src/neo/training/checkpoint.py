@@ -95,6 +95,10 @@ class Checkpoints:
         if pending is not None:
             pending.result()
 
+    def close(self) -> None:
+        """Let a checkpoint that is being written come to its end, whether well or not."""
+        self._thread.shutdown()
+
     def _complete(self, written: Any, temporary: Path, folder: Path) -> None:
         try:
             written.result()
@@ -114,7 +118,8 @@ class Checkpoints:
             kept.add(min(scores, key=lambda folder: scores[folder]))
         for folder in found:
             if folder not in kept:
-                shutil.rmtree(folder)
+                # Renamed first: one that is half deleted when the run is killed is no checkpoint any more.
+                shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.tmp")))
 
     def _give_up(self, temporary: Path, error: BaseException) -> None:
         if self.ranks.first:

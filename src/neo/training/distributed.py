@@ -158,6 +158,8 @@ def choose_strategy(model: nn.Module, config: DistributedConfig, ranks: Ranks) -
             strategy = "ddp" if parameters * STATE_BYTES <= DDP_SHARE * memory else "fsdp"
         if ranks.size > 1:
             logger.info("%d ranks, distributed.strategy=%s", ranks.size, strategy)
+    if strategy == "ddp" and ranks.size == 1:
+        strategy = "none"  # the same without a group of processes
     if config.cpu_offload and (strategy not in ("fsdp", "hsdp") or ranks.device.type != "cuda"):
         raise ValueError(
             f"distributed.cpu_offload needs a GPU and strategy fsdp or hsdp, not {ranks.device.type} and {strategy}"

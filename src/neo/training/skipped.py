@@ -28,7 +28,9 @@ class Skipped:
         self.file, self.budget, self.ranks, self.count = output_dir / FILE, budget, ranks, count
         if ranks.first and self.file.is_file():
             lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
-            self.file.write_text("".join(line for line in lines if json.loads(line)["step"] <= from_step))
+            # A process that was killed may have left half a line.
+            whole = [line for line in lines if line.endswith("\n")]
+            self.file.write_text("".join(line for line in whole if json.loads(line)["step"] <= from_step))
 
     def add(self, step: int, loss: float, norm: float, records: list[str], guilty: bool) -> None:
         """Write a step down; all ranks together.

@@ -156,7 +156,7 @@ class Trainer:
         Raises:
             ValueError: the parts do not fit together, or the checkpoint is of another run.
         """
-        self.config, self.model, self.processor = config, model, processor
+        self.config, self.model, self.processor, self.mixture = config, model, processor, mixture
         self.ranks = ranks = ranks or Ranks(choose_device(config.device))
         self.output_dir = Path(config.output_dir)
         self.save = save or (lambda folder, weights: checkpoint.save_model(folder, model, processor, weights))
@@ -184,9 +184,11 @@ class Trainer:
         try:
             with heeding_signals() as asked:
                 stop = self._run(asked)
-            self._checkpoint()
-            self.checkpoints.wait()
+                # Still heeding: a second signal must not end the saving.
+                self._checkpoint()
+                self.checkpoints.wait()
         finally:
+            self.checkpoints.close()
             if self.metrics:
                 self.metrics.close()
         if stop:
@@ -288,6 +290,7 @@ class Trainer:
             "seed": config["seed"],
             "lora": config["lora"] and config["lora"] | {"of": config["model"]},
             **{f"data.{name}": data[name] for name in counted},
+            "number of records": {source.name: len(source) for source in self.mixture.sources},
         }
 
     def _restore(self, saved: Path) -> int:
