@@ -41,10 +41,9 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from neo.model.config import NeoConfig, preset
+from neo.model.config import NeoConfig
 from neo.model.device import choose_device
 from neo.model.neo import NeoForConditionalGeneration
-from neo.model.sizes import flops_per_token
 from neo.processing.tokenizer import special_ids, train_tokenizer
 from neo.training import load_recipe, train
 from neo.training.grow import make_processor
@@ -271,18 +270,17 @@ def loop_alone(options: argparse.Namespace, overrides: list[str]) -> list[dict[s
             "output_dir": str(folder / "run"),
             "steps": options.steps,
             "optimizer": {**OPTIMIZER, "warmup_steps": 2},
+            "metrics": {"peak_tflops": rate / 1e12},
             "device": options.device,
             "log_every": WARM,
             "save_every": options.steps,
         }
         path = folder / "recipe.yaml"
         path.write_text(yaml.safe_dump(recipe))
-        figures = measured(read_metrics(train(load_recipe(path, overrides))))
-    operations = 3 * flops_per_token(preset(options.loop)) * figures["tokens_per_s"]
-    device = choose_device(options.device)
-    peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else peak_memory()
-    row = {"way": f"loop {options.loop}", **figures, "peak_memory_gib": peak}
-    return [row | {"max_seq_length": options.max_seq_length, "matrix_tflops": rate / 1e12, "mfu": operations / rate}]
+        lines = read_metrics(train(load_recipe(path, overrides)))
+    mfu = statistics.mean(line["mfu"] for line in lines[1:])
+    row = {"way": f"loop {options.loop}", **measured(lines), "peak_memory_gib": lines[-1]["memory_gib"]}
+    return [row | {"mfu": mfu, "max_seq_length": options.max_seq_length, "matrix_tflops": rate / 1e12}]
 
 
 def matrix_rate(device: torch.device) -> float:

@@ -21,6 +21,7 @@ from neo.model.config import NeoConfig, preset
 from neo.model.neo import NeoForConditionalGeneration, NeoLayer
 from neo.model.sizes import Arithmetic
 from neo.training import TrainConfig, load_recipe
+from neo.training.hardware import PEAK_TFLOPS
 from neo.training.stages import choose_trained
 
 ROOT = Path(__file__).parents[1]
@@ -31,8 +32,8 @@ GIB = 2**30
 
 SIZES = ("2b", "9b")
 GPUS, PER_MACHINE = 128, 8
-PEAK = 989e12
-"""Operations a second of an H100 in bf16, by its datasheet."""
+PEAK = PEAK_TFLOPS["H100"] * 1e12
+"""Operations a second in bf16, by its datasheet."""
 MFU = 0.40
 """Share of it that training is taken to reach."""
 FILL = 0.97
