@@ -8,7 +8,7 @@ the page is what this script makes of it.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -16,12 +16,12 @@ import torch
 from tables import with_table
 
 from neo.data.index import RECORD
-from neo.model.attention import padded_sdpa
-from neo.model.config import NeoConfig, preset
-from neo.model.neo import NeoForConditionalGeneration, NeoLayer
+from neo.model.config import preset
+from neo.model.neo import NeoForConditionalGeneration
 from neo.model.sizes import Arithmetic
 from neo.training import TrainConfig, load_recipe
 from neo.training.hardware import PEAK_TFLOPS
+from neo.training.plan import memory_of
 from neo.training.stages import choose_trained
 
 ROOT = Path(__file__).parents[1]
@@ -61,13 +61,12 @@ class Stage:
     """A recipe and the model it trains, nothing of it allocated."""
 
     recipe: TrainConfig
-    config: NeoConfig
+    model: NeoForConditionalGeneration
+    """On the meta device; what is trained requires a gradient."""
     arithmetic: Arithmetic
     total: int
     """Parameters."""
     trained: int
-    layer: int
-    """Parameters of one layer."""
 
     @property
     def row(self) -> int:
@@ -89,11 +88,6 @@ class Stage:
         return self.recipe.data.rows_per_batch / GPUS * self.row / self.tokens_per_second
 
     @property
-    def state_bytes(self) -> int:
-        """Float32 weights, and of the trained ones gradients and two moments."""
-        return 4 * self.total + 12 * self.trained
-
-    @property
     def checkpoint_bytes(self) -> int:
         return 4 * self.total + 8 * self.trained
 
@@ -101,39 +95,17 @@ class Stage:
 @cache
 def stage(size: str, name: str) -> Stage:
     """Of the recipe in the paper's numbers."""
-    config = preset(size)
     with torch.device("meta"):
-        model = NeoForConditionalGeneration(config)
+        model = NeoForConditionalGeneration(preset(size))
     model.tie_weights()
     choose_trained(model, name)
     return Stage(
         load_recipe(RECIPES / f"neo_{size}_{name}.yaml"),
-        config,
+        model,
         Arithmetic.of(model),
         sum(p.numel() for p in model.parameters()),
         sum(p.numel() for p in model.parameters() if p.requires_grad),
-        sum(p.numel() for p in model.model.language_model.layers[0].parameters()),
     )
-
-
-def remembered_bytes(config: NeoConfig) -> float:
-    """What a layer keeps of each token for its backward pass unless it computes it again; found by running one."""
-    text, length = config.text_config, 256
-    kept: dict[int, torch.UntypedStorage] = {}
-    with torch.device("meta"):
-        layer = NeoLayer(text, 0).to(torch.bfloat16)
-        x = torch.empty(1, length, text.hidden_size, dtype=torch.bfloat16, requires_grad=True)
-        widths = (text.head_dim // 2, text.head_dim // 4, text.head_dim // 4)
-        rotary = tuple((torch.empty(1, 1, length, width, dtype=x.dtype),) * 2 for width in widths)
-    weights = {parameter.untyped_storage()._cdata for parameter in layer.parameters()}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        layer(x, rotary, lambda q, k, v: padded_sdpa(q, k, v, 1.0, causal=True), None)
-    return sum(storage.nbytes() for place, storage in kept.items() if place not in weights) / length
 
 
 def table(heads: str, rows: Iterator[tuple[str, ...]] | list[tuple[str, ...]]) -> list[str]:
@@ -169,19 +141,12 @@ def memory_table() -> list[str]:
     """What a GPU holds at the most, in GiB, one row of 8192 tokens at a time and all layers computed again."""
     rows = []
     for name, one in stages():
-        text = one.config.text_config
-        outside = one.total - text.num_hidden_layers * one.layer
-        # Sharded modules are in bf16 while they are used, this one and the next, and so are their gradients until they
-        # are summed in float32; what stands outside the layers is used at both ends and stays.
-        gathered = 2 * outside + 2 * 2 * one.layer
-        gradients = (2 + 4) * max(one.layer, outside if one.trained == one.total else 0)
-        begun = one.row * text.hidden_size * 2 * text.num_hidden_layers
-        again = one.row * remembered_bytes(one.config)
-        for ranks, how in ((PER_MACHINE, "hsdp, 8 share"), (GPUS, "fsdp, 128 share")):
-            parts_of_it = (one.state_bytes / ranks, gathered + gradients, begun, again)
-            cells = [f"{part / GIB:.1f}" for part in (*parts_of_it, sum(parts_of_it))]
-            rows.append((f"{name}, {how}", *cells))
-    return table("stage | weights, gradients, optimiser | gathered | layers' inputs | one layer again | in all", rows)
+        for strategy, shards in (("hsdp", PER_MACHINE), ("fsdp", GPUS)):
+            memory = memory_of(one.recipe, one.model, strategy, GPUS)
+            cells = [f"{part / GIB:.1f}" for part in (*asdict(memory).values(), memory.total)]
+            rows.append((f"{name}, {strategy}, {shards} share", *cells))
+    heads = "weights, gradients, optimiser | gathered | layers' inputs | one layer again | logits | in all"
+    return table(f"stage | {heads}", rows)
 
 
 def network_table() -> list[str]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_checkpoint import TEXTS, tiny_checkpoint
@@ -210,8 +209,6 @@ def test_bad_questions(refuse: Callable, give: Callable, picture: Path, model: l
         (["info", "a", "b"], "b"),
         (["info", "a", "--preset", "2b"], "not both"),
         (["info", "--preset", "3b"], "unknown preset '3b'"),
-        (["train"], "neo train needs a recipe"),
-        (["train", "missing.yaml"], "missing.yaml"),
         (["init", "--llm", "x"], "required"),
     ],
 )
@@ -402,21 +399,3 @@ def test_init_of_what_is_no_language_model(refuse: Callable, tmp_path: Path, llm
     assert "dtype='fp8'" in refuse("init", "--llm", llm, *more, "--dtype", "fp8")
     more[1] = -1
     assert "pre_buffer_layers=-1" in refuse("init", "--llm", llm, *more)
-
-
-# neo train
-
-
-def test_train_reads_the_recipe_with_its_overrides(run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    seen = []
-
-    def load_recipe(path: str, overrides: list[str]) -> dict:
-        seen.append((path, overrides))
-        return yaml.safe_load(Path(path).read_text())
-
-    monkeypatch.setattr("neo.training.load_recipe", load_recipe)
-    monkeypatch.setattr("neo.training.train", lambda config: config["output"])
-    (tmp_path / "recipe.yaml").write_text("output: runs/x\n")
-    words = ["--steps", "3", "--optimizer.learning_rate=1e-4", "--data.sources", "{a: 1}"]
-    assert run("train", tmp_path / "recipe.yaml", *words) == "runs/x\n"
-    assert seen == [(str(tmp_path / "recipe.yaml"), words)]

@@ -61,7 +61,7 @@ def _plainly(complaint: str) -> str:
     if wrong:
         kind = {"int": "a whole number", "float": "a number"}.get(wrong[2], wrong[2])
         return f"--{wrong[1].replace('_', '-')} must be {kind}, not {wrong[3]!r}"
-    missing = {"ask.words": "neo ask needs a question", "train.recipe": "neo train needs a recipe", **MISSING}
+    missing = {"ask.words": "neo ask needs a question", **MISSING}
     return missing.get(complaint.rpartition(": ")[2], complaint)
 
 
@@ -81,7 +81,7 @@ def parse(words: list[str]) -> Namespace:
     commands.add_subcommand("chat", chat_parser(), help="talk about pictures")
     commands.add_subcommand("info", info_parser(), help="what a model is and costs")
     commands.add_subcommand("init", init_parser(), help="grow a NEO from a language model")
-    commands.add_subcommand("train", train_parser(), help="run a training recipe")
+    commands.add_subcommand("train", train_parser(), help="fine-tune on records, or run a recipe")
     data = data_parser()
     commands.add_subcommand("data", data, help="look at data: check, stats, preview, convert, index")
     add_tools(data)
@@ -93,12 +93,8 @@ def parse(words: list[str]) -> Namespace:
         raise ValueError("which tool? index, check, stats, preview or convert; neo data --help explains them")
     if words[0] == "ask":
         words = ["ask", *words_last(words[1:], ask)]
-    overrides: list[str] = []
-    if words[0] == "train" and words[1:] and not words[1].startswith("-"):
-        words, overrides = words[:2], words[2:]
-        if {"-h", "--help"} & set(overrides):
-            words = ["train", "--help"]
-    options = parser.parse_args(words)
-    if overrides:
-        options["train.overrides"] = overrides
-    return options
+    if words[0] == "train":
+        if not {"-h", "--help"} & set(words):
+            return Namespace(command="train", train=Namespace(words=words[1:]))
+        words = ["train", "--help"]
+    return parser.parse_args(words)

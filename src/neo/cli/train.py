@@ -1,29 +1,154 @@
 """`neo train`."""
 
+import difflib
 import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from neo.cli.console import make_parser, quiet_transformers, say
 
+OPTIONS = {
+    "--model": ("model", str, "what to fine-tune: neo-demo, NEO-2B-SFT and the like, a hub id or a folder"),
+    "--data": ("dataset", str, "its records: JSON, JSONL, Parquet, tar, CSV, or a folder; several times for several"),
+    "--epochs": ("epochs", int, "how often each record is learned from; 3 unless given"),
+    "--learning-rate": ("learning_rate", float, "the highest of the run; 5e-5 unless given"),
+    "--batch-size": ("batch_size", int, "records of a step; 4 unless given"),
+    "--output": ("output_dir", str, "folder to write; finetuned unless given"),
+    "--max-steps": ("max_steps", int, "stop after so many steps, if the epochs have more"),
+    "--save-steps": ("save_steps", int, "steps between checkpoints; 50 unless given"),
+}
+"""Options without a recipe: the argument of `neo.training.train` that each is, its type, and what it says."""
+DOWNLOAD, DRY_RUN, GPUS = "--download", "--dry-run", "--gpus"
+
 
 def train_parser() -> ArgumentParser:
     parser = make_parser(
         "train",
-        "Run a training recipe. Anything in it can be changed by its path.\n\n"
-        "  neo train recipes/demo_sft.yaml --steps 100 --optimizer.learning_rate 1e-4",
-        "RECIPE.yaml [--key.path value ...]",
+        "Fine-tune a model on records, or run a recipe. The same command goes on with a run that was stopped.\n\n"
+        "  neo train --model neo-demo --data training.json --epochs 3 --learning-rate 5e-5 --batch-size 4\n"
+        "  neo train --model neo-demo --data training.json --lora.rank 16 --output adapter\n"
+        "  neo train recipes/demo_sft.yaml --steps 100 --optimizer.learning_rate 1e-4\n\n"
+        "Either way any field of a recipe can be set by its dotted name: --stage pt, --data.max_seq_length 2048,\n"
+        "--device cpu, --lora.quantize nf4; docs/training.md explains them.",
+        "[RECIPE.yaml | --model MODEL --data FILE] [--name value ...]",
     )
-    parser.add_argument("recipe", metavar="RECIPE.yaml", help="what to train, on what, and how")
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE.yaml", help="what to train, on what, and how")
+    for name, (_, kind, said) in OPTIONS.items():
+        parser.add_argument(name, type=kind, help=said)
+    parser.add_argument(DOWNLOAD, action="store_true", help="fetch a model that is not here from the Hugging Face hub")
+    parser.add_argument(DRY_RUN, action="store_true", help="print recipe, parameters, memory and steps; do not start")
+    parser.add_argument(GPUS, type=int, help="with --dry-run: GPUs to reckon with; 1 unless given")
     return parser
+
+
+@dataclass
+class Request:
+    """What the words of a command line ask for."""
+
+    recipe: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `neo.training.train`."""
+    overrides: list[str] = field(default_factory=list)
+    """Words that set fields of the recipe."""
+    dry_run: bool = False
+    gpus: int | None = None
 
 
 def train(options: Namespace) -> int:
     """`neo train`"""
-    from neo import training
+    from neo.training.plan import plan
 
-    logging.getLogger("neo").setLevel(logging.INFO)
-    config = training.load_recipe(options.recipe, options.get("overrides") or [])
+    request = read(options.words)
     quiet_transformers()
-    say(str(training.train(config)))
+    if not request.dry_run:
+        logging.getLogger("neo").setLevel(logging.INFO)
+    config, given = _prepared(request)
+    if request.dry_run:
+        say(plan(config, request.gpus or 1).report())
+        return 0
+    from neo.training import trainer
+
+    folder = trainer.train(config, given)
+    if os.environ.get("RANK", "0") == "0":
+        say(str(folder))
     return 0
+
+
+def read(words: Sequence[str]) -> Request:
+    """Sort the words of a command line.
+
+    Raises:
+        ValueError: they make no sense; the message says why.
+    """
+    from neo.training.recipe import made
+
+    rest = list(words)
+    request = Request(rest.pop(0) if rest and not rest[0].startswith("-") else None)
+    while rest:
+        word = rest.pop(0)
+        name, equals, text = word.partition("=")
+        known = name.replace("_", "-")
+        if word in (DOWNLOAD, DRY_RUN):
+            request.dry_run = request.dry_run or word == DRY_RUN
+            request.options |= {"download": True} if word == DOWNLOAD else {}
+            continue
+        if not name.startswith("--") or not (equals or rest):
+            raise ValueError(f"{word!r} is no option with its value; write --name value or --name=value")
+        text = text if equals else rest.pop(0)
+        if known == GPUS:
+            request.gpus = made(int, _number(text), "", GPUS)
+        elif known in OPTIONS:
+            argument, kind, _ = OPTIONS[known]
+            value = made(kind, text if kind is str else _number(text), "", known)
+            request.options[argument] = [*request.options.get(argument, []), value] if known == "--data" else value
+        else:
+            request.overrides += [name, text]
+    _check(request)
+    return request
+
+
+def _prepared(request: Request) -> tuple[Any, Any]:
+    """The recipe, and the records that it does not name."""
+    from neo.training import load_recipe
+    from neo.training.recipe import override
+    from neo.training.simple import prepare
+
+    if request.recipe is not None:
+        return load_recipe(request.recipe, request.overrides), None
+    return prepare(**request.options, **override({}, request.overrides))
+
+
+def _check(request: Request) -> None:
+    from neo.training.config import TrainConfig
+
+    given = [name for name, (argument, *_) in OPTIONS.items() if argument in request.options]
+    if request.recipe is not None:
+        if given:
+            raise ValueError(
+                f"{given[0]} does not go with the recipe {request.recipe}, whose own fields say that "
+                "(model.path, data.sources, steps, output_dir, ...); leave out one of them"
+            )
+        return
+    names = {one.name for one in fields(TrainConfig)}
+    for name in request.overrides[::2]:
+        if name.removeprefix("--").partition(".")[0] not in names:
+            choices = [*OPTIONS, DOWNLOAD, DRY_RUN, GPUS, *(f"--{one}" for one in sorted(names))]
+            nearest = difflib.get_close_matches(name, choices, n=1, cutoff=0.0)[0]
+            raise ValueError(f"{name} is not an option of neo train; did you mean {nearest}?")
+    for name in ("--model", "--data"):
+        if name not in given:
+            raise ValueError(f"neo train needs a recipe, or --model and --data; {name} is missing")
+
+
+def _number(text: str) -> Any:
+    """The number that a text is, otherwise the text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text

@@ -41,6 +41,26 @@ def from_llm(
     Raises:
         ValueError: the folder holds no whole Qwen3, or the number of layers is negative.
     """
+    config = grown_config(path, pre_buffer_layers, vision, dtype, **token_ids)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = NeoForConditionalGeneration(config).to(config.dtype)
+    _copy_language_model(model, Path(path), pre_buffer_layers)
+    return model
+
+
+def grown_config(
+    path: str | Path,
+    pre_buffer_layers: int,
+    vision: dict[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+    **token_ids: int,
+) -> NeoConfig:
+    """The configuration of what `from_llm` grows, from that of the language model alone.
+
+    Raises:
+        ValueError: as `from_llm`, as far as the configuration tells.
+    """
     folder = Path(path)
     if pre_buffer_layers < 0:
         raise ValueError(f"pre_buffer_layers={pre_buffer_layers} must be 0 or more")
@@ -60,17 +80,12 @@ def from_llm(
     text = {**llm_config, "extra_num_layers": pre_buffer_layers}
     text["num_hidden_layers"] = llm_config["num_hidden_layers"] + pre_buffer_layers
     dtype = dtype or getattr(torch, str(text.pop("dtype", None) or text.pop("torch_dtype", None) or "float32"))
-    config = NeoConfig(
+    return NeoConfig(
         text_config=NeoTextConfig(**text),
         vision_config=NeoVisionConfig(**{**(vision or {}), "llm_hidden_size": text["hidden_size"]}),
         dtype=dtype,
         **token_ids,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = NeoForConditionalGeneration(config).to(dtype)
-    _copy_language_model(model, folder, pre_buffer_layers)
-    return model
 
 
 @torch.no_grad()

@@ -11,14 +11,14 @@ from neo.model.adapter import PROJECTIONS, add_adapter, check_peft, save_adapter
 from neo.model.neo import NeoForConditionalGeneration
 from neo.processing.processor import NeoProcessor
 from neo.training.config import LoraConfig
-from neo.training.stages import parts, table
+from neo.training.stages import Parts, parts, table
 
 logger = logging.getLogger(__name__)
 
 ADAPTERS = "LoRA adapters"
 
 
-def add_lora(model: NeoForConditionalGeneration, config: LoraConfig, base: str, seed: int, bf16: bool) -> None:
+def add_lora(model: NeoForConditionalGeneration, config: LoraConfig, base: str, seed: int, bf16: bool) -> Parts:
     """Freeze a model and put fresh adapters into it; log what is trained as a table.
 
     Args:
@@ -27,6 +27,9 @@ def add_lora(model: NeoForConditionalGeneration, config: LoraConfig, base: str, 
         base: what their files are to call the model.
         seed: of their weights.
         bf16: compute with 4-bit weights in bfloat16.
+
+    Returns:
+        The parameters of the model by part, and those of the adapters.
 
     Raises:
         ValueError: peft, or with `quantize` bitsandbytes, is missing.
@@ -48,7 +51,9 @@ def add_lora(model: NeoForConditionalGeneration, config: LoraConfig, base: str, 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapters = add_adapter(model, chosen)
-    logger.info("LoRA of rank %d trains:\n%s", config.rank, table(by_part | {ADAPTERS: adapters}))
+    by_part[ADAPTERS] = adapters
+    logger.info("LoRA of rank %d trains:\n%s", config.rank, table(by_part))
+    return by_part
 
 
 def save_lora(

@@ -97,7 +97,7 @@ def train(
         options: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size}
         options |= {"seed": seed, "lora": lora, "download": download}
         options |= {"output_dir": output_dir, "max_steps": max_steps, "save_steps": save_steps, "resume": resume}
-        return trainer.train(*prepare(model, dataset, **options, **fields))
+        return trainer.train(*prepare(model=model, dataset=dataset, **options, **fields))
     if not isinstance(config, TrainConfig):
         raise ValueError(f"train takes a recipe that load_recipe has read, or model= and dataset=, not {config!r:.80}")
     if model is not None or dataset is not None or fields:
@@ -106,9 +106,9 @@ def train(
 
 
 def prepare(
+    *,
     model: str | Path | None,
     dataset: Any,
-    *,
     epochs: int = 3,
     learning_rate: float = 5e-5,
     batch_size: int = 4,

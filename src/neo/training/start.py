@@ -12,6 +12,7 @@ from neo.data.mixture import Mixture
 from neo.model import names
 from neo.model.checkpoint import adopt_token_ids
 from neo.model.config import NeoConfig, preset
+from neo.model.from_llm import grown_config
 from neo.model.neo import NeoForConditionalGeneration
 from neo.processing.processor import NeoProcessor
 from neo.processing.tokenizer import special_ids, train_tokenizer
@@ -27,10 +28,7 @@ def load(path: str | Path) -> tuple[NeoForConditionalGeneration, NeoProcessor]:
     Raises:
         ValueError: the folder holds no whole checkpoint.
     """
-    try:
-        folder = names.resolve(path)
-    except ValueError as error:
-        raise ValueError(f"{error}; or did the stage before it not finish?") from error
+    folder = _resolved(path)
     if (folder / checkpoint.STATE).is_file():
         model, processor = skeleton(folder)
         settle(model, torch.device("cpu"))
@@ -38,6 +36,13 @@ def load(path: str | Path) -> tuple[NeoForConditionalGeneration, NeoProcessor]:
         return model, processor
     model = NeoForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     return model, NeoProcessor.from_pretrained(folder)
+
+
+def _resolved(path: str | Path) -> Path:
+    try:
+        return names.resolve(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; or did the stage before it not finish?") from error
 
 
 def describe(folder: Path, model: NeoForConditionalGeneration, processor: NeoProcessor) -> None:
@@ -116,24 +121,39 @@ def start(
         return with_picture_sizes(*load(config.path), **config.vision)
     if config.from_llm:
         return _grown(Path(config.from_llm), config, seed)
-    sizes = preset(str(config.preset))
-    text = sizes.text_config.to_dict() | config.text  # type: ignore[union-attr]
-    vision = sizes.vision_config.to_dict() | config.vision | {"llm_hidden_size": text["hidden_size"]}  # type: ignore[union-attr]
-    if stage == "llm":
-        text["num_hidden_layers"] -= text["extra_num_layers"]
-        text["extra_num_layers"] = 0
-    tokenizer = train_tokenizer(_texts(mixture, config.tokenizer_samples), text["vocab_size"])
-    try:
-        sizes = NeoConfig(text_config=text, vision_config=vision, **special_ids(tokenizer).config_fields())
-    except StrictDataclassError as error:
-        raise ValueError(f"model.text or model.vision: {' '.join(str(error).split())}") from error
-    model = _fresh(sizes, seed)
+    vocabulary = sizes(config, stage).text_config.vocab_size  # type: ignore[union-attr]
+    tokenizer = train_tokenizer(_texts(mixture, config.tokenizer_samples), vocabulary)
+    model = _fresh(sizes(config, stage, **special_ids(tokenizer).config_fields()), seed)
     return model, make_processor(model, tokenizer)
 
 
+def sizes(config: ModelConfig, stage: str, **token_ids: int) -> NeoConfig:
+    """The configuration of the model a stage starts from; no weights are read.
+
+    Raises:
+        ValueError: as `start`, as far as configurations tell.
+    """
+    if config.path:
+        return NeoConfig.from_pretrained(_resolved(config.path))
+    if config.from_llm:
+        assert config.pre_buffer_layers is not None
+        _check_llm(Path(config.from_llm))
+        vision = _vision_of(Path(config.from_llm)) | config.vision
+        return grown_config(config.from_llm, config.pre_buffer_layers, vision, torch.float32)
+    chosen = preset(str(config.preset))
+    text = chosen.text_config.to_dict() | config.text  # type: ignore[union-attr]
+    vision = chosen.vision_config.to_dict() | config.vision | {"llm_hidden_size": text["hidden_size"]}  # type: ignore[union-attr]
+    if stage == "llm":
+        text["num_hidden_layers"] -= text["extra_num_layers"]
+        text["extra_num_layers"] = 0
+    try:
+        return NeoConfig(text_config=text, vision_config=vision, **token_ids)
+    except StrictDataclassError as error:
+        raise ValueError(f"model.text or model.vision: {' '.join(str(error).split())}") from error
+
+
 def _grown(folder: Path, config: ModelConfig, seed: int) -> tuple[NeoForConditionalGeneration, NeoProcessor]:
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder}: no language model here to grow from; did the stage before it finish?")
+    _check_llm(folder)
     assert config.pre_buffer_layers is not None
     vision = _vision_of(folder) | config.vision
     model, processor = grow(folder, config.pre_buffer_layers, vision, torch.float32, seed)
@@ -151,6 +171,11 @@ def _fresh(config: NeoConfig, seed: int) -> NeoForConditionalGeneration:
         for layer in model.model.language_model.layers:
             torch.nn.init.zeros_(layer.self_attn.k_proj_hw.weight)
     return model
+
+
+def _check_llm(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: no language model here to grow from; did the stage before it finish?")
 
 
 def _vision_of(folder: Path) -> dict[str, Any]:

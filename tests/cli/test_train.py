@@ -1,0 +1,131 @@
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+import neo
+from neo.training import load_recipe, train
+from neo.training.metrics import read_metrics
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Three records with pictures."""
+    for name in ("red", "green", "blue"):
+        Image.new("RGB", (64, 64), name).save(tmp_path / f"{name}.png")
+    turns = [{"from": "human", "value": "What color?"}, {"from": "gpt", "value": "It is red."}]
+    records = [{"image": f"{name}.png", "conversations": turns} for name in ("red", "green", "blue")]
+    (tmp_path / "training.json").write_text(json.dumps(records))
+    return tmp_path / "training.json"
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """The command lets the library talk; the other tests want it quiet again."""
+    before = logging.getLogger("neo").level
+    yield
+    logging.getLogger("neo").setLevel(before)
+
+
+def test_the_command_does_what_the_call_does(run: Callable, data: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    words = ["--model", tiny_checkpoint, "--data", data, "--epochs", 2, "--learning-rate", "1e-3", "--batch-size=2"]
+    said = run("train", *words, "--output", tmp_path / "cli", "--device", "cpu", "--lora.rank", 2)
+    assert said == f"{tmp_path / 'cli'}\n"
+    lora = {"rank": 2}
+    call = train(
+        model=tiny_checkpoint, dataset=data, epochs=2, learning_rate=1e-3, batch_size=2,
+        output_dir=tmp_path / "call", device="cpu", lora=lora,
+    )  # fmt: skip
+    adapters = [(folder / "adapter_model.safetensors").read_bytes() for folder in (tmp_path / "cli", call)]
+    assert adapters[0] == adapters[1]
+    assert len(read_metrics(tmp_path / "cli")) == 4
+    run("ask", "What color?", "--model", tiny_checkpoint, "--adapter", tmp_path / "cli", "--max-new-tokens", 2)
+
+
+def test_a_dry_run_prints_a_recipe_that_can_be_run(
+    run: Callable, data: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    words = ["--model", tiny_checkpoint, "--data", data, "--output", tmp_path / "run", "--device", "cpu"]
+    said = run("train", *words, "--epochs=5", "--dry-run")
+    assert not (tmp_path / "run").exists()
+    assert "# 5 steps of 4 samples" in said
+    assert "# token embedding" in said
+    assert "# memory of a GPU, of 1 with distributed.strategy=none:" in said
+    (tmp_path / "recipe.yaml").write_text(said)
+    assert load_recipe(tmp_path / "recipe.yaml").steps == 5
+    again = run("train", tmp_path / "recipe.yaml", "--steps", 1, "--dry-run", "--gpus", 2)
+    assert "# 1 steps of 4 samples" in again
+    assert "of 2 with distributed.strategy=ddp" in again
+    assert run("train", tmp_path / "recipe.yaml", "--steps", 1) == f"{tmp_path / 'run'}\n"
+    assert isinstance(neo.load_model(tmp_path / "run").generate(text="What?", max_new_tokens=1), str)
+    assert len(read_metrics(tmp_path / "run")) == 1
+
+
+def test_several_files_and_a_stage(run: Callable, data: Path, tiny_checkpoint: Path) -> None:
+    words = [
+        "--model",
+        tiny_checkpoint,
+        "--data",
+        data,
+        "--data",
+        data,
+        "--stage",
+        "pt",
+        "--batch_size",
+        3,
+        "--dry-run",
+    ]
+    recipe = yaml.safe_load(run("train", *words, "--device=cpu"))
+    assert recipe["data"]["sources"]["dataset"]["path"] == [str(data), str(data)]
+    assert (recipe["stage"], recipe["steps"]) == ("pt", 6)
+
+
+def test_only_the_first_process_prints_the_folder(
+    run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neo.training.trainer.train", lambda config, given: config.output_dir)
+    values = {
+        "stage": "sft",
+        "model": {"path": "x"},
+        "output_dir": "out",
+        "data": {"sources": {"a": {"path": "a.json"}}},
+    }
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
+    assert run("train", tmp_path / "r.yaml", "--output_dir=there") == "there\n"
+    monkeypatch.setenv("RANK", "1")
+    assert run("train", tmp_path / "r.yaml") == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "neo train needs a recipe, or --model and --data; --model is missing"),
+        (["--model", "neo-demo"], "neo train needs a recipe, or --model and --data; --data is missing"),
+        (["missing.yaml"], "missing.yaml: there is no such recipe"),
+        (["missing.yaml", "--data", "x"], "--data does not go with the recipe missing.yaml"),
+        (["--model", "neo-dmo", "--data", "x.json"], "unknown model 'neo-dmo': did you mean neo-demo"),
+        (["--model", "neo-demo", "--data", "x.json"], "x.json: there is no such file of records"),
+        (["--epoch", "3"], "--epoch is not an option of neo train; did you mean --epochs?"),
+        (["--learning_rat", "3"], "--learning_rat is not an option of neo train; did you mean --learning-rate?"),
+        (["--model", "neo-demo", "--data", "x", "--lora.rnk", "3"], "lora.rnk is not a field; did you mean rank?"),
+        (["--epochs", "many"], "--epochs='many' must be a whole number"),
+        (["--epochs"], "'--epochs' is no option with its value"),
+        (["--model", "neo-demo", "x.json"], "'x.json' is no option with its value"),
+        (["--model", "neo-demo", "--data", "x", "--seed", "[1"], "--seed: '[1' is not a value in YAML"),
+    ],
+)
+def test_mistakes(refuse: Callable, words: list[str], sentence: str) -> None:
+    assert sentence in refuse("train", *words)
+
+
+def test_a_broken_record_is_named_by_file_and_line(refuse: Callable, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"conversations": [{"from": "gpt", "value": "a"}]}\n\n{"conversations": 3}\n')
+    said = refuse("train", "--model", tiny_checkpoint, "--data", tmp_path / "a.jsonl", "--device", "cpu")
+    assert f"{tmp_path}/a.jsonl, line 3: 'conversations' must be a list" in said
+    (tmp_path / "empty.json").write_text("[]")
+    said = refuse("train", "--model", tiny_checkpoint, "--data", tmp_path / "empty.json", "--device", "cpu")
+    assert "the file holds no record" in said
