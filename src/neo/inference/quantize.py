@@ -29,12 +29,21 @@ GROUP = 32
 """Weights that share a scale and a zero in int4."""
 BLOCK = 64
 """Outputs that int4 weights come in multiples of."""
-KERNEL_ROWS = {"integer": 2, "plain": 16, "int4": 64}
-"""Most rows that aten's kernels are the fastest for: int8 beside `_integer_product` and without it, and int4."""
-INTEGER_ROWS = 64
-"""Most rows that `_integer_product` is the fastest for."""
+KERNEL_ROWS = {"integer": 2, "plain": 12, "int4": 64}
+"""Most rows that aten's kernels are the fastest for: int8 beside `by_integers` and without it, and int4."""
+KERNEL_INPUTS = 16
+"""Inputs that aten's int8 kernel takes multiples of."""
+INTEGER_ROWS = 96
+"""Most rows that `by_integers` is the fastest for."""
+ALIGNMENT = 64
+"""Bytes that memory comes in; a fifth is lost in reading weights that lie across (benchmarks/quantization.py)."""
 CHUNK = 2**20
 """Weights that are made into floating-point numbers at a time."""
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where it does not begin at a multiple of `ALIGNMENT`."""
+    return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
 
 
 class Int8Linear(nn.Module):
@@ -52,6 +61,7 @@ class Int8Linear(nn.Module):
         self.out_features, self.in_features = weight_NK.shape
 
     @classmethod
+    @torch.no_grad()
     def of(cls, weight_NK: Tensor, dtype: torch.dtype) -> Self:
         """The nearest to a weight; `dtype` is that of the activations."""
         whole_NK = torch.empty(weight_NK.shape, dtype=torch.int8)
@@ -76,17 +86,42 @@ class Int8Linear(nn.Module):
         x_RK = x.reshape(-1, self.in_features)
         on_cpu = x.device.type == "cpu"
         integer = x.dtype.itemsize == 2 and _multiplies_integers()  # finer than 16 bits, but not than float32
-        if on_cpu and len(x_RK) <= KERNEL_ROWS["integer" if integer else "plain"]:
-            out_RN = torch._weight_int8pack_mm(x_RK, self.weight, self.scale)
+        kernel = 0 < len(x_RK) <= KERNEL_ROWS["integer" if integer else "plain"]
+        if on_cpu and kernel and self.in_features % KERNEL_INPUTS == 0:
+            out_RN = self.by_kernel(x_RK)
         elif on_cpu and integer and len(x_RK) <= INTEGER_ROWS:
-            out_RN = _integer_product(x_RK, self.weight, self.scale)
+            out_RN = self.by_integers(x_RK)
         else:
-            out_RN = x.new_empty(len(x_RK), self.out_features)
-            columns = max(1, CHUNK // self.in_features)
-            for weight_nK, out_Rn in zip(self.weight.split(columns), out_RN.split(columns, 1), strict=True):
-                torch.mm(x_RK, weight_nK.to(x.dtype).t(), out=out_Rn)
-            out_RN *= self.scale
+            out_RN = self.by_conversion(x_RK)
         return out_RN.reshape(*x.shape[:-1], self.out_features)
+
+    def by_kernel(self, x_RK: Tensor) -> Tensor:
+        """aten's kernel: reads each weight once, but computes with floating-point numbers row by row.
+
+        In bf16 it crashes, or is wrong, where rows do not begin at its registers' multiples; found by trying.
+        """
+        return torch._weight_int8pack_mm(aligned(x_RK.contiguous()), aligned(self.weight), self.scale)
+
+    def by_integers(self, x_RK: Tensor) -> Tensor:
+        """Products of int8 with int8, each row rounded to 2 * 16319 steps, finer than bf16 but for small ones.
+
+        A step is 128 * high + low with both in int8, two rows for one, and the weights are read once for all.
+        """
+        step_R1 = x_RK.abs().amax(1, keepdim=True).float() / 16319
+        steps_RK = (x_RK / step_R1.where(step_R1 > 0, 1)).round_()
+        high_RK = (steps_RK / 128).round_()
+        both = torch.cat([high_RK, steps_RK.sub_(high_RK, alpha=128)]).to(torch.int8)
+        high_RN, low_RN = torch._int_mm(both, self.weight.t()).chunk(2)
+        return low_RN.float().add_(high_RN, alpha=128).mul_(step_R1).mul_(self.scale).to(x_RK.dtype)
+
+    def by_conversion(self, x_RK: Tensor) -> Tensor:
+        """The weights made into floating-point numbers, some at a time, which pays for many rows."""
+        out_RN = x_RK.new_empty(len(x_RK), self.out_features)
+        columns = max(1, CHUNK // self.in_features)
+        parts = (self.weight.split(columns), self.scale.split(columns), out_RN.split(columns, 1))
+        for weight_nK, scale_n, out_Rn in zip(*parts, strict=True):
+            torch.mul(x_RK @ weight_nK.to(x_RK.dtype).t(), scale_n, out=out_Rn)
+        return out_RN
 
 
 class Int8Embedding(nn.Module):
@@ -121,6 +156,7 @@ class Int4Linear(nn.Module):
         return weight_NK.shape[0] % BLOCK == 0 and weight_NK.shape[1] % GROUP == 0
 
     @classmethod
+    @torch.no_grad()
     def of(cls, weight_NK: Tensor, dtype: torch.dtype) -> Self:
         """The nearest to a weight, each group from its least to its greatest; `dtype` is that of the activations."""
         made = []
@@ -161,19 +197,25 @@ class Int4Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x_RK = x.reshape(-1, self.in_features)
-        if len(x_RK) <= KERNEL_ROWS["int4"]:
-            product = torch.ops.aten._weight_int4pack_mm_for_cpu
-            out_RN = product(x_RK.contiguous(), self.packed, GROUP, self.scales_zeros)
-        else:
-            out_RN = x.new_empty(len(x_RK), self.out_features)
-            columns = _columns(self.in_features)
-            parts = (self.packed.split(columns), self.scales_zeros.split(columns, 1), out_RN.split(columns, 1))
-            for packed, scales_zeros, out_Rn in zip(*parts, strict=True):
-                q_GgN = _unpacked(packed, _half_block()).unflatten(0, (-1, GROUP)).view(torch.int8).sub_(8)
-                scale_G1N, zero_G1N = (one[:, None].contiguous() for one in scales_zeros.unbind(-1))
-                weight_Kn = torch.addcmul(zero_G1N, q_GgN.to(x.dtype), scale_G1N).flatten(0, 1)
-                torch.mm(x_RK, weight_Kn, out=out_Rn)
+        out_RN = self.by_kernel(x_RK) if 0 < len(x_RK) <= KERNEL_ROWS["int4"] else self.by_conversion(x_RK)
         return out_RN.reshape(*x.shape[:-1], self.out_features)
+
+    def by_kernel(self, x_RK: Tensor) -> Tensor:
+        """aten's kernel: reads each weight once, but computes row by row."""
+        product = torch.ops.aten._weight_int4pack_mm_for_cpu
+        return product(x_RK.contiguous(), self.packed, GROUP, self.scales_zeros)
+
+    def by_conversion(self, x_RK: Tensor) -> Tensor:
+        """The weights made into floating-point numbers, some at a time, which pays for many rows."""
+        out_RN = x_RK.new_empty(len(x_RK), self.out_features)
+        columns = _columns(self.in_features)
+        parts = (self.packed.split(columns), self.scales_zeros.split(columns, 1), out_RN.split(columns, 1))
+        for packed, scales_zeros, out_Rn in zip(*parts, strict=True):
+            q_GgN = _unpacked(packed, _half_block()).unflatten(0, (-1, GROUP)).view(torch.int8).sub_(8)
+            scale_G1N, zero_G1N = (one[:, None].contiguous() for one in scales_zeros.unbind(-1))
+            weight_Kn = torch.addcmul(zero_G1N, q_GgN.to(x_RK.dtype), scale_G1N).flatten(0, 1)
+            torch.mm(x_RK, weight_Kn, out=out_Rn)
+        return out_RN
 
 
 def check_quantization(quantization: str | None, device: torch.device) -> None:
@@ -186,7 +228,6 @@ def check_quantization(quantization: str | None, device: torch.device) -> None:
         raise ValueError("quantization='int4' is not to be had on this processor: take int8")
 
 
-@torch.no_grad()
 def quantize(model: NeoForConditionalGeneration, quantization: str, dtype: torch.dtype) -> None:
     """Quantise a model's decoder in place, one matrix after the other, so that two are never held in full.
 
@@ -268,20 +309,6 @@ def weight_bytes(model: NeoForConditionalGeneration, dtype: torch.dtype, quantiz
 def _multiplies_integers() -> bool:
     """Whether this processor has instructions for products of int8."""
     return torch.cpu._is_vnni_supported()
-
-
-def _integer_product(x_RK: Tensor, weight_NK: Tensor, scale_N: Tensor) -> Tensor:
-    """x @ weight.T * scale by products of int8 with int8.
-
-    Each row is rounded to 2 * 16319 steps, finer than bf16 for all but its smallest numbers; a step is
-    128 * high + low with both in int8. The weights are read once for both.
-    """
-    step_R1 = x_RK.abs().amax(1, keepdim=True).float() / 16319
-    steps_RK = (x_RK / step_R1.where(step_R1 > 0, 1)).round_()
-    high_RK = (steps_RK / 128).round_()
-    both = torch.cat([high_RK, steps_RK.sub_(high_RK, alpha=128)]).to(torch.int8)
-    high_RN, low_RN = torch._int_mm(both, weight_NK.t()).chunk(2)
-    return low_RN.float().add_(high_RN, alpha=128).mul_(step_R1).mul_(scale_N).to(x_RK.dtype)
 
 
 def _columns(inputs: int) -> int:
