@@ -19,8 +19,16 @@ def say(text: str, end: str = "\n") -> None:
     sys.stdout.flush()
 
 
+class ToStderr(logging.StreamHandler):
+    """Writes to what `sys.stderr` is at the time: where a progress bar stands in for it, above the bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def quiet_libraries() -> None:
-    logging.basicConfig(format="neo: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.basicConfig(format="neo: %(message)s", level=logging.WARNING, handlers=[ToStderr()])
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
 
