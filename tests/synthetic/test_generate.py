@@ -26,7 +26,9 @@ CANONICAL = {
     "chart": r"Which bar is the tallest\?|What is the value of \w+\?",
     "receipt": r"What is the total\?|Extract the receipt as JSON\.",
     "caption": r"Describe the image\.",
+    "list": r"List the shapes from left to right\.",
 }
+_THING = rf"({'|'.join(COLORS)}) ({'|'.join(SHAPES)})"
 ANSWERS = {
     "color": "|".join(COLORS),
     "shape": "|".join(SHAPES),
@@ -39,6 +41,7 @@ ANSWERS = {
     "chart": r"[A-Za-z]+|[1-9]\d{0,2}",
     "receipt": r"\d{1,2}\.\d0|\{.*\}",
     "caption": r"(An?|Two|Three|Four|Five|Six|Seven|Eight|Nine) .*\.",
+    "list": rf"(({_THING}), )*({_THING})",
 }
 
 DIGEST = """
@@ -102,14 +105,14 @@ def test_at_least_half_of_the_training_questions_are_canonical(family):
     assert 0.5 <= share < 0.95
 
 
-def test_training_samples_are_conversations_with_the_caption_last():
+def test_training_samples_are_conversations_with_the_whole_scene_last():
     samples = [generate(2, index) for index in range(800)]
     turns = Counter(len(sample.turns) for sample in samples)
-    assert set(turns) == {1, 2, 3, 4}
+    assert set(turns) == {1, 2, 3, 4, 5}
     assert 0.3 < turns[1] / len(samples) < 0.6
     for sample in samples:
         kinds = [turn.kind for turn in sample.turns]
-        assert "caption" not in kinds[:-1]
+        assert not {"caption", "list"} & set(kinds[:-1])
         assert len({turn.question for turn in sample.turns}) == len(kinds) or sample.image is None
 
 

@@ -11,7 +11,7 @@ from neo.synthetic.dialogue import compatible, described_turns, passage, text_tu
 from neo.synthetic.receipt import draw_receipt, receipt, receipt_turns
 from neo.synthetic.sample import Sample, Turn, chance, pick, shuffled, weighted
 from neo.synthetic.scene import draw_scene
-from neo.synthetic.scene_questions import SCENE_KINDS, Candidate, scene_for, scene_turns
+from neo.synthetic.scene_questions import SCENE_KINDS, WHOLE_SCENE, Candidate, scene_for, scene_turns
 from neo.synthetic.text_pictures import (
     draw_handwritten,
     draw_writing,
@@ -34,6 +34,7 @@ DEFAULT_WEIGHTS: dict[str, float] = {
     "chart": 1.0,
     "receipt": 1.0,
     "caption": 0.8,
+    "list": 0.8,
     "text": 0.6,
     "described": 0.4,
 }
@@ -118,19 +119,19 @@ def _drawn(rng: np.random.Generator, family: str, split: str) -> tuple[Image.Ima
 
 
 def _scene(rng: np.random.Generator, family: str, plain: bool) -> Sample:
-    """A scene with a question of this family first; up to three others follow, a caption last."""
+    """A scene with a question of this family first; up to three others follow, all shapes in words last."""
     while not (main := scene_turns(rng, scene := scene_for(rng, family), family, plain)):
         pass  # a scene without an unambiguous question of this kind: draw lots again
     # Among the candidates may be an extra of another kind ("What color is the shape on the left?").
     main = [candidate for candidate in main if candidate[0].kind == family] or main
     candidates: list[Candidate] = main[:1]
     image = draw_scene(rng, scene)
-    if plain or family == "caption" or chance(rng, 0.2):
+    if plain or family in WHOLE_SCENE or chance(rng, 0.2):
         return Sample(family, image, (candidates[0][0],))
     others = list(main[1:])
-    for kind in SCENE_KINDS[:-1]:
-        others += scene_turns(rng, scene, kind, False)[:2] if kind != family else []
+    for kind in SCENE_KINDS:
+        others += scene_turns(rng, scene, kind, False)[:2] if kind not in (family, *WHOLE_SCENE) else []
     turns = compatible([*candidates, *shuffled(rng, others)])[: pick(rng, (2, 2, 3, 4))]
-    if chance(rng, 0.15):
-        turns = [*turns[:3], scene_turns(rng, scene, "caption", False)[0][0]]
+    if chance(rng, 0.4):
+        turns += [candidate[0] for candidate in scene_turns(rng, scene, pick(rng, WHOLE_SCENE), False)]
     return Sample(family, image, tuple(turns))

@@ -20,7 +20,9 @@ NUMBER_WORDS = (
     "Ten",
     "Eleven",
 )
-SCENE_KINDS = ("color", "shape", "count", "position", "exist", "caption")
+SCENE_KINDS = ("color", "shape", "count", "position", "exist", "caption", "list")
+WHOLE_SCENE = ("caption", "list")
+"""Kinds whose answer gives every other away: alone or last in a conversation."""
 PLACES = {"left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom"}
 
 Fact = tuple[str, object]
@@ -38,6 +40,8 @@ def scene_for(rng: np.random.Generator, kind: str) -> Scene:
         return pair(rng, distinct=chance(rng, 0.85)) if chance(rng, 0.7) else few(rng)
     if kind == "exist":
         return few(rng, low=1)
+    if kind == "list":
+        return crowd(rng) if chance(rng, 0.6) else few(rng)
     choice = rng.random()
     return single(rng) if choice < 0.5 else pair(rng, distinct=chance(rng, 0.8)) if choice < 0.8 else crowd(rng, 0.2)
 
@@ -54,6 +58,7 @@ def scene_turns(rng: np.random.Generator, scene: Scene, kind: str, plain: bool) 
         "position": _position,
         "exist": _exist,
         "caption": _caption,
+        "list": _list,
     }
     found = makers[kind](rng, scene, plain)
     return found if kind == "count" and scene.counted else shuffled(rng, found)
@@ -197,6 +202,16 @@ def _caption(rng: np.random.Generator, scene: Scene, plain: bool) -> list[Candid
     others = ["Describe the picture.", "What do you see?", "What is in the image?", "Caption this image."]
     question = asked(rng, "Describe the image.", others, plain)
     return [(Turn(question, caption(scene), "caption"), frozenset())]
+
+
+def _list(rng: np.random.Generator, scene: Scene, plain: bool) -> list[Candidate]:
+    """Every shape in words: many words of supervision for one picture, and no way around looking at each shape."""
+    if not scene.shapes:
+        return []
+    others = ["Name the shapes from left to right.", "Which shapes do you see from left to right?"]
+    question = asked(rng, "List the shapes from left to right.", others, plain)
+    answer = ", ".join(_noun(shape) for shape in sorted(scene.shapes, key=lambda shape: shape.x))
+    return [(Turn(question, answer, "list"), frozenset())]
 
 
 def describe_scene(rng: np.random.Generator, scene: Scene) -> str:

@@ -43,6 +43,7 @@ TASKS: Mapping[str, Task] = {
     "receipt, total": Task("receipt", "What is the total?", lambda turn: "total" in turn.question),
     "receipt, JSON": Task("receipt", "Extract the receipt as JSON.", lambda turn: "JSON" in turn.question),
     "caption": Task("caption", "Describe the image."),
+    "list, left to right": Task("list", "List the shapes from left to right."),
     "text only": Task("text", "What is two plus three?"),
 }
 """Tasks by name, in the order of the table."""
