@@ -7,8 +7,9 @@ comes to the same rows; decoded and encoded is what stands in its own. One set o
 import logging
 import math
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch.utils.data import DataLoader
@@ -28,6 +29,9 @@ PREFETCH = 4
 """Chunks that each worker keeps ready."""
 MULTIPLE = 16
 """Rows that need not be full have a multiple of so many tokens, which suits kernels and keeps their shapes few."""
+
+Gather = Callable[[list[BadSample]], list[list[BadSample]]]
+"""What a rank has found to what all of them have, on each of them."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class PackedLoader:
         rank: int = 0,
         world_size: int = 1,
         indices: Sequence[Index | None] = (),
+        gather: Gather = lambda own: [own],
     ) -> None:
         """Prepare the loader; processes start with the first batch.
 
@@ -72,6 +77,7 @@ class PackedLoader:
             pad_token_id: what stands in padding.
             rank, world_size: this process takes the rank-th of world_size equal parts of each batch's rows.
             indices: of each source of the mixture, where there is one.
+            gather: joins what the ranks could not decode, batch by batch, so that all count the same and stop together.
 
         Raises:
             ValueError: the rows of a batch cannot be shared out equally.
@@ -82,13 +88,13 @@ class PackedLoader:
             )
         self.stream = EncodedStream(mixture, processor, indices)
         self.packer, self.workers, self.pad_token_id = packer, workers, pad_token_id
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.gather = rank, world_size, gather
         self._place, self._unreadable = Place(), 0
 
     def state_dict(self) -> dict[str, int]:
         """The place after the last batch handed out, whatever the workers have read ahead: four integers.
 
-        `unreadable` counts this rank's samples that could be measured but not decoded; the others are the same on all.
+        `unreadable` counts the samples that could be measured but not decoded, on all ranks.
         """
         return {**self._place._asdict(), "unreadable": self._unreadable}
 
@@ -132,11 +138,11 @@ class PackedLoader:
             yield self._batch(draft)
 
     def _batch(self, draft: Draft) -> Batch:
-        for bad in (sample for sample in draft.found.values() if isinstance(sample, BadSample)):
+        own = [sample for sample in draft.found.values() if isinstance(sample, BadSample)]
+        for bad in sorted(chain.from_iterable(self.gather(own)), key=lambda bad: bad.index):
             logger.warning("left out %s: %s", bad.name, bad.reason)
             self._unreadable += 1
-            seen = (bad.index + 1) // self.world_size
-            check_budget(self._unreadable, seen, self.packer.max_bad_fraction, f"{bad.name}: {bad.reason}")
+            check_budget(self._unreadable, bad.index + 1, self.packer.max_bad_fraction, f"{bad.name}: {bad.reason}")
         read = [[draft.found.get(one.index, one) for one in row] for row in draft.rows]
         rows = [[one for one in row if isinstance(one, Document)] for row in read]
         length = self.packer.max_seq_length
@@ -165,7 +171,12 @@ class PackedLoader:
 
 
 def build_loader(
-    config: DataConfig, mixture: Mixture, processor: NeoProcessor, rank: int = 0, world_size: int = 1
+    config: DataConfig,
+    mixture: Mixture,
+    processor: NeoProcessor,
+    rank: int = 0,
+    world_size: int = 1,
+    gather: Gather = lambda own: [own],
 ) -> PackedLoader:
     """The loader of a recipe.
 
@@ -173,7 +184,7 @@ def build_loader(
         config: its `data`.
         mixture: what `build_mixture` made of it.
         processor: encodes messages.
-        rank, world_size: as in `PackedLoader`.
+        rank, world_size, gather: as in `PackedLoader`.
 
     Raises:
         ValueError: an index is missing or stale, or rows cannot be shared out.
@@ -182,7 +193,7 @@ def build_loader(
     packer = Packer(*shape, config.batch_by, mixture.epoch)
     pad = processor.tokenizer.pad_token_id or 0
     indices = open_indices(config, mixture.sources, processor)
-    return PackedLoader(mixture, processor, packer, config.workers, pad, rank, world_size, indices)
+    return PackedLoader(mixture, processor, packer, config.workers, pad, rank, world_size, indices, gather)
 
 
 def _as_it_is(answer: Answer) -> Answer:

@@ -164,7 +164,7 @@ class Trainer:
         """Steps done."""
         self.learner = Learner(config, model, ranks)
         self.saved_parameters = dict(model.named_parameters()) if keep_frozen else self.learner.trained
-        self.loader = build_loader(config.data, mixture, processor, ranks.rank, ranks.size)
+        self.loader = build_loader(config.data, mixture, processor, ranks.rank, ranks.size, ranks.gather)
         self.validation = self._validation_data()
         self.checkpoints = checkpoint.Checkpoints(self.output_dir, config.keep, config.keep_best, ranks)
         self.losses: list[float] = []
@@ -247,7 +247,7 @@ class Trainer:
     def validate(self) -> float:
         """The loss on the validation records, over all ranks."""
         assert self.validation is not None
-        batches = build_loader(*self.validation, self.processor, self.ranks.rank, self.ranks.size)
+        batches = build_loader(*self.validation, self.processor, self.ranks.rank, self.ranks.size, self.ranks.gather)
         return self.learner.loss_on(islice(batches, self.config.validation.batches))
 
     def _validation_data(self) -> tuple[DataConfig, Mixture] | None:
