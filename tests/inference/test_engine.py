@@ -129,17 +129,17 @@ def test_scarce_memory_preempts_and_answers_all_the_same(model, processor, promp
 
 def test_running_answers_go_on_while_a_long_prompt_is_computed(model, processor, prompts):
     engine = engine_of(model, processor, chunk_tokens=8, reuse=False)
-    running = ask(engine, prompts[0])
+    running = engine.submit(Request(prompts[0], 60))
     while not running.tokens:
         engine.step()
-    long = processor.encode([{"role": "user", "content": "circle " * 100}], add_generation_prompt=True)
-    late = ask(engine, long)
-    before = len(running.tokens)
-    while not late.tokens and running.finish_reason is None:
+    long = processor.encode([{"role": "user", "content": "circle " * 40}], add_generation_prompt=True)
+    late, said = engine.submit(Request(long, 1)), [len(running.tokens)]
+    while not late.tokens:
         engine.step()
-        assert len(running.tokens) > before or running.finish_reason
-        before = len(running.tokens)
-    assert not late.tokens or len(running.tokens) > 8
+        said.append(len(running.tokens))
+    chunks = -(-len(long.input_ids) // 8)
+    assert chunks > 5
+    assert said == list(range(said[0], said[0] + chunks + 1))
 
 
 def test_a_second_turn_computes_only_what_is_new(model, processor, prompts):
@@ -150,6 +150,37 @@ def test_a_second_turn_computes_only_what_is_new(model, processor, prompts):
     again = ask(engine, prompt).result()
     assert again.reused_tokens == len(prompt.input_ids) - 1
     assert again.tokens == first.tokens
+
+
+def test_what_is_found_again_behind_a_preemption_does_not_count_as_reused(model, processor, prompts, expected):
+    engine = engine_of(model, processor)
+    ask(engine, prompts[0]).result()
+    generation = ask(engine, prompts[0])
+    engine.step()
+    engine.memory.forget()
+    engine._preempt(engine.running[0])
+    answer = generation.result()
+    assert answer.reused_tokens == len(prompts[0].input_ids) - 1
+    assert answer.tokens == tuple(expected[0])
+
+
+def test_positions_are_computed_once(model, processor, prompts, monkeypatch):
+    prompt = next(prompt for prompt in prompts if len(prompt.image_grid_hw) == 2)
+    steps = int(model.get_positions(prompt.input_ids[None], prompt.image_grid_hw)[0].max()) + 1
+    engine, calls = engine_of(model, processor), []
+    assert engine.room_behind(prompt) == model.config.text_config.max_position_embeddings - steps
+
+    def counted(*inputs):
+        calls.append(inputs)
+        return type(model).get_positions(model, *inputs)
+
+    monkeypatch.setattr(model, "get_positions", counted)
+    request = Request(prompt, engine.room_behind(prompt))
+    engine.check(request)
+    generation = engine.submit(request)
+    engine.step()
+    generation.cancel()
+    assert len(calls) == 1
 
 
 def test_another_picture_of_the_same_size_is_not_reused(model, processor):

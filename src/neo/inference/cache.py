@@ -54,9 +54,14 @@ class Store:
 
     def shared_with(self, contents: np.ndarray) -> int:
         """Tokens at the beginning that are the same."""
-        common = min(self.length, len(contents))
-        differ = np.flatnonzero(self.contents[:common] != contents[:common])
-        return int(differ[0]) if len(differ) else common
+        return shared_beginning(self.contents[: self.length], contents)
+
+
+def shared_beginning(a: np.ndarray, b: np.ndarray) -> int:
+    """Tokens at the beginning of two contents that are the same."""
+    common = min(len(a), len(b))
+    differ = np.flatnonzero(a[:common] != b[:common])
+    return int(differ[0]) if len(differ) else common
 
 
 class CacheMemory:

@@ -17,17 +17,15 @@ import os
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Sequence as Items
-from hashlib import blake2b
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from neo.inference.cache import GROWTH, CacheMemory, Store, bytes_per_token
-from neo.inference.forward import Picture, Span, forward
+from neo.inference.cache import GROWTH, CacheMemory, bytes_per_token, shared_beginning
+from neo.inference.forward import Span, forward
 from neo.inference.generation import Generation, Request, TokenLogprob
+from neo.inference.sequence import Sequence, lay_out
 from neo.model.device import free_memory
 from neo.model.neo import NeoForConditionalGeneration
 from neo.processing.processor import Encoded, NeoProcessor
@@ -40,55 +38,6 @@ FEATURE_SHARE = 0.05
 """Of the cache's memory, what encoded pictures may take beside it."""
 WORTH_WAITING = 64
 """A request waits while another computes a beginning that both share, if it is longer than what is known by so many."""
-
-
-class _Sequence:
-    """A request on its way through the engine: all tokens that are known, and the store of those that are computed."""
-
-    def __init__(self, generation: Generation, positions_3L: Tensor, image_token_id: int, secret: bytes) -> None:
-        self.generation, self.request = generation, generation.request
-        prompt = self.request.prompt
-        self.ids: list[int] = prompt.input_ids.tolist()
-        self.prompt_length = len(self.ids)
-        self.pictures, self._contents = _contents(prompt, image_token_id, secret)
-        self._positions_3L = positions_3L
-        self._next_t = int(positions_3L[0, -1]) + 1
-        self.store: Store | None = None
-        self.generator = self.request.sampling.generator()
-        self.constraint = self.request.constraint() if self.request.constraint else None
-
-    @property
-    def computed(self) -> int:
-        """Tokens in the store."""
-        return self.store.length if self.store else 0
-
-    @property
-    def pending(self) -> int:
-        """Known tokens that are still to be computed."""
-        return len(self.ids) - self.computed
-
-    @property
-    def prefilling(self) -> bool:
-        """Whether part of the prompt is to be computed."""
-        return self.computed < self.prompt_length
-
-    def contents(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """What stands at these tokens, see `_contents`."""
-        said = self.ids[max(start, self.prompt_length) : stop]
-        return np.concatenate([self._contents[start:stop], np.array(said, np.int64)])
-
-    def positions(self, start: int, stop: int) -> Tensor:
-        """(3, stop - start) t, h, w; in the answer words count on in t and stand at h = w = 0."""
-        said = torch.arange(max(start, self.prompt_length), max(stop, self.prompt_length)) - self.prompt_length
-        return torch.cat([self._positions_3L[:, start:stop], F.pad((said + self._next_t)[None], (0, 0, 0, 2))], dim=1)
-
-    def chunk_end(self, most: int) -> int:
-        """Where the next chunk ends: outside pictures, behind the first one where that is larger than allowed."""
-        stop = min(self.computed + most, len(self.ids))
-        for picture in self.pictures:
-            if picture.start < stop < picture.stop:
-                return picture.start if picture.start > self.computed else picture.stop
-        return stop
 
 
 class Engine:
@@ -129,8 +78,8 @@ class Engine:
         self.model, self.processor = model, processor
         self.max_batch, self.chunk_tokens = max_batch, chunk_tokens
         self.memory = CacheMemory(text, model.dtype, model.device, cache_memory, reuse)
-        self.waiting: deque[_Sequence] = deque()
-        self.running: list[_Sequence] = []
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
         self.preemptions = 0
         """Times a sequence gave its memory up to others and began anew."""
         self._features: OrderedDict[int, Tensor] = OrderedDict()
@@ -155,7 +104,7 @@ class Engine:
         prompt = request.prompt
         positions_3L = self.model.get_positions(prompt.input_ids[None], prompt.image_grid_hw)[:, 0]
         self.check(request)
-        sequence = _Sequence(generation, positions_3L, self.processor.ids.image, self._secret)
+        sequence = Sequence(generation, lay_out(prompt, positions_3L, self.processor.ids.image, self._secret))
         with self._submitting:
             if self._closed:
                 raise RuntimeError("the engine is closed")
@@ -255,22 +204,24 @@ class Engine:
             if self._soon_known(sequence):
                 return
             room = len(sequence.ids) + min(sequence.request.max_new_tokens, GROWTH)
-            store = self.memory.open(sequence.contents(), min(room, self._most(sequence)))
+            store = self.memory.open(sequence.contents(), min(room, sequence.most))
             if store is None:
                 return
             self.waiting.popleft()
             sequence.store = store
-            sequence.generation.reused_tokens = min(store.length, sequence.prompt_length)
+            if not sequence.begun:  # what it finds again behind a preemption it has computed once
+                sequence.generation.reused_tokens = min(store.length, sequence.prompt_length)
+            sequence.begun = True
             self.running.append(sequence)
 
-    def _soon_known(self, sequence: _Sequence) -> bool:
+    def _soon_known(self, sequence: Sequence) -> bool:
         """Whether a running prefill computes a beginning that this request will find in the cache then."""
         if not self.memory.reuse:
             return False
-        shared = [_shared(one.contents(), sequence.contents()) for one in self.running if one.prefilling]
+        shared = [shared_beginning(one.contents(), sequence.contents()) for one in self.running if one.prefilling]
         return bool(shared) and max(shared) > self.memory.longest_known(sequence.contents()) + WORTH_WAITING
 
-    def _plan(self) -> list[tuple[_Sequence, int]]:
+    def _plan(self) -> list[tuple[Sequence, int]]:
         """Which sequences go on in this step, and up to which of their tokens."""
         planned = []
         left = self.chunk_tokens
@@ -285,25 +236,25 @@ class Engine:
             planned.append((sequence, stop))
         return [(sequence, stop) for sequence, stop in planned if sequence.store is not None]
 
-    def _make_room(self, sequence: _Sequence, stop: int) -> bool:
+    def _make_room(self, sequence: Sequence, stop: int) -> bool:
         """Room for a sequence's next tokens, if need be by sending the youngest ones back to wait."""
         while sequence.store is not None and not self.memory.grow(sequence.store, stop):
             self._preempt(self.running[-1])
         return sequence.store is not None
 
-    def _preempt(self, sequence: _Sequence) -> None:
+    def _preempt(self, sequence: Sequence) -> None:
         logger.info("out of cache memory: a sequence of %d tokens waits and begins anew", len(sequence.ids))
         self.preemptions += 1
         self.running.remove(sequence)
         self._release(sequence, keep=False)
         self.waiting.appendleft(sequence)
 
-    def _release(self, sequence: _Sequence, keep: bool) -> None:
+    def _release(self, sequence: Sequence, keep: bool) -> None:
         if sequence.store is not None:
             self.memory.close(sequence.store, keep)
             sequence.store = None
 
-    def _compute(self, planned: Items[tuple[_Sequence, int]]) -> list[tuple[_Sequence, Tensor, Exception | None]]:
+    def _compute(self, planned: Items[tuple[Sequence, int]]) -> list[tuple[Sequence, Tensor, Exception | None]]:
         """The logits behind each sequence's next tokens; where the forward fails, of which sequence it is."""
         nothing = torch.empty(0)
         try:
@@ -315,7 +266,7 @@ class Engine:
                 return [(planned[0][0], nothing, error)]
             return [result for one in planned for result in self._compute([one])]
 
-    def _span(self, sequence: _Sequence, stop: int) -> Span:
+    def _span(self, sequence: Sequence, stop: int) -> Span:
         assert sequence.store is not None
         start = sequence.computed
         numbers = [i for i, one in enumerate(sequence.pictures) if start <= one.start < stop]
@@ -328,7 +279,7 @@ class Engine:
             [self._encoded(sequence, i) for i in numbers],
         )
 
-    def _encoded(self, sequence: _Sequence, number: int) -> Tensor:
+    def _encoded(self, sequence: Sequence, number: int) -> Tensor:
         """The vectors of a picture, (tokens, C): from the last pictures' if it is among them."""
         content = sequence.pictures[number].content
         if content in self._features:
@@ -346,7 +297,7 @@ class Engine:
             self._features.popitem(last=False)
         return features
 
-    def _answer(self, sequence: _Sequence, logits_V: Tensor) -> Exception | None:
+    def _answer(self, sequence: Sequence, logits_V: Tensor) -> Exception | None:
         """Choose a sequence's next token; what went wrong in doing so."""
         generation, request = sequence.generation, sequence.request
         try:
@@ -398,38 +349,9 @@ class Engine:
                 sequence.generation.end("error", error)
         self._drop_ended()
 
-    def _most(self, sequence: _Sequence) -> int:
-        """Tokens that a sequence can come to."""
-        return sequence.prompt_length + sequence.request.max_new_tokens
-
     def _steps(self, prompt: Encoded) -> int:
         """How much of the model's context a prompt takes, in steps of t: one a word token, one a picture."""
-        return int(self.model.get_positions(prompt.input_ids[None], prompt.image_grid_hw)[0].max()) + 1
-
-
-def _contents(prompt: Encoded, image_token_id: int, secret: bytes) -> tuple[list[Picture], np.ndarray]:
-    """The pictures of a prompt, and what stands at each token: its id, or a number below 0 for a picture's pixels.
-
-    The number is a keyed hash that only this process can make, so that nobody can aim at another's picture.
-    """
-    contents = prompt.input_ids.numpy().astype(np.int64)
-    places = np.flatnonzero(contents == image_token_id)
-    runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if len(places) else []
-    pictures, patch = [], 0
-    for run, (rows, columns) in zip(runs, prompt.image_grid_hw.tolist(), strict=True):
-        pixels = prompt.pixel_values[patch : patch + rows * columns].contiguous()
-        patch += rows * columns
-        digest = blake2b(pixels.numpy().data, digest_size=8, key=secret, salt=rows.to_bytes(8, "little"))
-        content = -1 - (int.from_bytes(digest.digest(), "little") >> 1)
-        pictures.append(Picture(int(run[0]), int(run[-1]) + 1, content))
-        contents[run] = content
-    return pictures, contents
-
-
-def _shared(a: np.ndarray, b: np.ndarray) -> int:
-    common = min(len(a), len(b))
-    differ = np.flatnonzero(a[:common] != b[:common])
-    return int(differ[0]) if len(differ) else common
+        return int((prompt.input_ids != self.processor.ids.image).sum()) + len(prompt.image_grid_hw)
 
 
 def _logprob(logits_V: Tensor, token: int, top: int) -> TokenLogprob:
