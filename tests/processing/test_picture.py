@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from neo.processing.picture import FORMATS, MAX_SOURCE_PIXELS, image_size, load_image
+from neo.processing.picture import FORMATS, MAX_SOURCE_PIXELS, image_size, load_image, picture_file
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -248,6 +248,21 @@ def test_the_limit_is_checked_on_the_header_before_decoding():
         load_image(encoded(image)[:100], max_source_pixels=2399)  # truncated: decoding would fail first
     assert load_image(encoded(image), max_source_pixels=2400).size == (60, 40)
     assert MAX_SOURCE_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
+
+
+def test_the_bytes_of_a_file_are_limited_before_it_is_read(tmp_path, monkeypatch):
+    data = encoded(gradient(40, 60))
+    path = tmp_path / "large.png"
+    path.write_bytes(data)
+    address = "data:image/png;base64," + base64.b64encode(data).decode()
+    monkeypatch.setattr("neo.processing.picture.MAX_SOURCE_BYTES", len(data) - 1)
+    for read in (load_image, image_size, picture_file):
+        for source in (path, str(path), data, address, io.BytesIO(data)):
+            with pytest.raises(ValueError, match=rf"the picture file has \d+ bytes; at most {len(data) - 1} are read"):
+                read(source)
+    # The length of base64 tells that of the file to two bytes.
+    monkeypatch.setattr("neo.processing.picture.MAX_SOURCE_BYTES", len(data) + 2)
+    assert all(load_image(one).size == (60, 40) for one in (path, data, address, io.BytesIO(data)))
 
 
 @settings(max_examples=150, deadline=None)

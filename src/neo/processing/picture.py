@@ -26,6 +26,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 MAX_SOURCE_PIXELS = 178_956_970
 """Most pixels of a picture before it is decoded: 13 377 x 13 377, 512 MiB as RGB, Pillow's own limit."""
+MAX_SOURCE_BYTES = 1 << 29
+"""Most bytes of a picture's file: 512 MiB too, checked before it is read."""
 
 _ADDRESSES = ("data:", "http://", "https://")
 
@@ -99,6 +101,7 @@ def image_size(source: Any, name: str | None = None, max_source_pixels: int = MA
         except (OSError, ValueError) as error:
             raise ValueError(f"{name}: cannot read the picture file ({getattr(error, 'strerror', error)}).") from error
         with file:
+            _check_bytes(os.fstat(file.fileno()).st_size, name)
             image = _open(file, name)
     else:
         data, name = _read(source, name)
@@ -133,12 +136,15 @@ def is_web_address(source: Any) -> bool:
 def _read(source: Any, name: str | None) -> tuple[bytes, str]:
     """The bytes of a path, data address, bytes or file object, and the name to use for them."""
     if isinstance(source, bytes | bytearray | memoryview):
-        return bytes(source), name or f"picture of {len(source)} bytes"
+        name = name or f"picture of {len(source)} bytes"
+        _check_bytes(len(source), name)
+        return bytes(source), name
     if isinstance(source, str) and source.startswith("data:"):
         name = name or "picture in a data: address"
         head, _, body = source.partition(",")
         if not head.endswith(";base64"):
             raise ValueError(f"{name}: only base64 data: addresses are read.")
+        _check_bytes(len(body) * 3 // 4, name)
         try:
             return base64.b64decode(body, validate=True), name
         except binascii.Error as error:
@@ -152,19 +158,30 @@ def _read(source: Any, name: str | None) -> tuple[bytes, str]:
             raise ValueError(f"{name or 'picture'}: the path of the picture is empty.")
         name = name or str(source)[:200]
         try:
-            return Path(source).expanduser().read_bytes(), name
+            with Path(source).expanduser().open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                data = file.read() if size <= MAX_SOURCE_BYTES else b""
         except (OSError, ValueError) as error:  # ValueError: a null character in the path
             raise ValueError(f"{name}: cannot read the picture file ({getattr(error, 'strerror', error)}).") from error
+        _check_bytes(size, name)
+        return data, name
     if hasattr(source, "read"):
         name = name or str(getattr(source, "name", "picture from a file object"))
-        data = source.read()
+        data = source.read(MAX_SOURCE_BYTES + 1)
         if not isinstance(data, bytes):
             raise ValueError(f"{name}: the file object is opened as text; open it in binary mode.")
+        _check_bytes(len(data), name)
         return data, name
     raise ValueError(
         f"{name or 'picture'}: cannot make a picture of a {type(source).__name__}; "
         "give a path, a PIL image, bytes, a file object or an array."
     )
+
+
+def _check_bytes(size: int, name: str) -> None:
+    """Refuse a file by its size alone, before it is read or decoded."""
+    if size > MAX_SOURCE_BYTES:
+        raise ValueError(f"{name}: the picture file has {size} bytes; at most {MAX_SOURCE_BYTES} are read.")
 
 
 def _open(file: BinaryIO, name: str) -> Image.Image:

@@ -16,6 +16,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+MAX_RECORD_BYTES = 1 << 30
+"""Most bytes of a record: more would be a file of another kind or a damaged one, and is not to fill the memory."""
+
 
 class SpanFile(ABC):
     """One such file."""
@@ -49,6 +52,10 @@ class SpanFile(ABC):
     def span(self, index: int) -> tuple[bytes, int]:
         """The bytes from the beginning of a record to that of the next one, and its number."""
         (start, number), (stop, _) = self._rows()[index : index + 2].tolist()
+        if stop - start > MAX_RECORD_BYTES:
+            raise ValueError(
+                f"{self.path}, record {index + 1}: it has {stop - start} bytes; at most {MAX_RECORD_BYTES} are read"
+            )
         with self.path.open("rb") as file:
             file.seek(start)
             return file.read(stop - start), number
@@ -70,10 +77,17 @@ class SpanFile(ABC):
         about = f"{type(self).__name__} {way} {self.path.absolute()} {state.st_size} {state.st_mtime_ns}"
         kept = folder / f"{self.path.name}.{hashlib.sha256(about.encode()).hexdigest()[:16]}.npy"
         if not kept.exists():
-            folder.mkdir(parents=True, exist_ok=True)
+            rows = self._scanned()
             unfinished = kept.with_suffix(f".{uuid.uuid4().hex}.npy")  # several processes may scan the same file
-            np.save(unfinished, self._scanned())
-            unfinished.replace(kept)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                np.save(unfinished, rows)
+                unfinished.replace(kept)
+            except OSError as error:
+                raise ValueError(
+                    f"{folder}: where the records of {self.path.name} begin cannot be kept here "
+                    f"({error.strerror or error})"
+                ) from error
         return kept
 
 
