@@ -1,0 +1,78 @@
+"""`neo serve`."""
+
+from jsonargparse import ArgumentParser, Namespace
+
+from neo.cli.console import make_parser
+from neo.cli.model import add_load_options, load
+
+
+def serve_parser() -> ArgumentParser:
+    parser = make_parser(
+        "serve",
+        "Answer over HTTP as OpenAI does, about pictures too, until a signal comes (docs/serving.md).\n\n"
+        "  neo serve --model neo-demo --port 8000\n"
+        "  neo serve --model NEO-2B-SFT --host 0.0.0.0 --api-key-file keys.txt --rate-limit 60",
+        "[options]",
+    )
+    add_load_options(parser)
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine's")
+    add("--port", type=int, default=8000, help="0 takes a free one, which the log names")
+    add("--served-model-name", metavar="NAME", help="what requests call the model; by default --model's last part")
+    add("--max-batch", type=int, default=16, help="answers made at the same time")
+    add("--max-waiting", type=int, default=64, help="answers that may wait; further requests get 429")
+    add("--cache-memory", type=int, metavar="BYTES", help="for keys and values; 40 %% of what is free unless given")
+    add("--request-timeout", type=float, default=300.0, metavar="S", help="seconds for a request in all")
+    add("--max-body-bytes", type=int, default=32 * 2**20, metavar="N", help="largest request, pictures included")
+    add("--max-images", type=int, default=16, metavar="N", help="most pictures of a request")
+    add("--max-image-pixels", type=int, default=50_000_000, metavar="N", help="most pixels of them together")
+    add("--api-key-file", metavar="FILE", help="a key a line; one is then needed on every route but /health")
+    add("--rate-limit", type=int, default=0, metavar="N", help="answers a minute for each key, else address; 0: any")
+    add("--allow-media-domain", metavar="HOST,HOST", help="fetch pictures over https from these; by default none are")
+    add("--media-redirects", type=int, default=0, metavar="N", help="redirects followed while fetching")
+    add("--allow-origin", metavar="URL,URL", help="web pages that may read the answers (CORS); by default none")
+    return parser
+
+
+def serve(options: Namespace) -> int:
+    """`neo serve`"""
+    try:
+        from neo.serving import logs
+        from neo.serving.admission import read_keys
+        from neo.serving.run import run
+        from neo.serving.settings import Settings
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"neo serve needs {error.name}: install the extra with pip install 'neo-vlm[serve]'"
+        ) from error
+    from neo.inference.engine import Engine
+
+    settings = Settings(
+        name=options.served_model_name or options.model.rstrip("/").rpartition("/")[2],
+        max_waiting=options.max_waiting,
+        request_timeout=options.request_timeout,
+        max_body_bytes=options.max_body_bytes,
+        max_images=options.max_images,
+        max_image_pixels=options.max_image_pixels,
+        api_keys=read_keys(options.api_key_file) if options.api_key_file else (),
+        rate_limit=options.rate_limit,
+        media_domains=_listed(options.allow_media_domain),
+        media_redirects=options.media_redirects,
+        origins=_listed(options.allow_origin),
+    )
+    if options.max_batch < 1:
+        raise ValueError(f"--max-batch {options.max_batch} must be at least 1")
+
+    def load_with_engine():
+        model = load(options)
+        model.engine = Engine(
+            model.model, model.processor, cache_memory=options.cache_memory, max_batch=options.max_batch
+        )
+        return model
+
+    logs.to_stderr()
+    return run(load_with_engine, settings, options.host, options.port, options.max_batch)
+
+
+def _listed(words: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (words or "").split(",") if word.strip())

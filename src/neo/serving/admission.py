@@ -1,0 +1,121 @@
+"""Who may ask, how often, and how many at once."""
+
+import hashlib
+import hmac
+import math
+import time
+from base64 import b64decode
+from binascii import Error as NotBase64
+from pathlib import Path
+
+from neo.serving.errors import ApiError
+
+MOST_BUCKETS = 10_000
+"""Askers whose rate is remembered."""
+
+
+def read_keys(file: str | Path) -> tuple[str, ...]:
+    """The API keys of a file, one a line; empty lines and those that begin with # say nothing.
+
+    Raises:
+        ValueError: the file cannot be read, or has no key, or one that is too short or holds a blank.
+    """
+    try:
+        lines = Path(file).read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: the API keys cannot be read ({error})") from error
+    keys = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
+    if not keys:
+        raise ValueError(f"{file}: there is no API key in it; write one on each line")
+    for number, key in enumerate(keys, 1):
+        if len(key) < 16 or any(character.isspace() for character in key):
+            raise ValueError(f"{file}: key {number} must be at least 16 characters without blanks")
+    return keys
+
+
+class ApiKeys:
+    """Compares keys in a time that does not depend on them."""
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+
+    def name(self, authorization: str) -> str:
+        """What a key is called in the log, from an Authorization header: `Bearer KEY`, or Basic with it as password.
+
+        Raises:
+            ApiError: keys are asked for and this is none of them.
+        """
+        if not self._digests:
+            return ""
+        given = hashlib.sha256(_key_in(authorization)).digest()
+        same = [hmac.compare_digest(given, digest) for digest in self._digests]  # all, also behind the right one
+        if not any(same):
+            message, headers = "a valid API key is needed: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"}
+            raise ApiError(401, message, code="invalid_api_key", headers=headers)
+        return given.hex()[:8]
+
+
+def _key_in(authorization: str) -> bytes:
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip().encode("latin-1")
+    if scheme.lower() == "basic":
+        try:
+            return b64decode(value, validate=True).partition(b":")[2]
+        except NotBase64:
+            return b""
+    return b""
+
+
+class RateLimit:
+    """A bucket of tokens for each asker: as many answers at once as a minute brings."""
+
+    def __init__(self, per_minute: int) -> None:
+        self.per_minute = per_minute
+        self._buckets: dict[str, tuple[float, float]] = {}  # tokens left, and when that was
+
+    def spend(self, asker: str, answers: int = 1) -> None:
+        """Count answers.
+
+        Raises:
+            ApiError: there were too many in the last minute.
+        """
+        if not self.per_minute:
+            return
+        now, rate = time.monotonic(), self.per_minute / 60
+        left, then = self._buckets.pop(asker, (float(self.per_minute), now))
+        left = min(self.per_minute, left + rate * (now - then))
+        self._buckets[asker] = (left - answers if left >= answers else left, now)
+        if len(self._buckets) > MOST_BUCKETS:
+            del self._buckets[next(iter(self._buckets))]  # the one that asked longest ago
+        if left < answers:
+            wait = math.ceil((answers - left) / rate)
+            message = f"more than {self.per_minute} answers a minute"
+            raise ApiError(429, message, code="rate_limit_exceeded", headers={"Retry-After": str(wait)})
+
+
+class Queue:
+    """Places for answers, running and waiting; beyond them requests are refused."""
+
+    def __init__(self, running: int, waiting: int) -> None:
+        self.running, self.places, self.taken = running, running + waiting, 0
+        self._seconds = 1.0  # of an answer, lately
+
+    def enter(self, answers: int) -> None:
+        """Take places.
+
+        Raises:
+            ApiError: there are not so many left, or ever.
+        """
+        if answers > self.places:
+            raise ApiError(400, f"{answers} answers are more than this server takes at once ({self.places})", param="n")
+        if self.taken + answers > self.places:
+            wait = min(60, math.ceil(self._seconds * self.taken / self.running))
+            message = "the server is busy; try again later"
+            raise ApiError(429, message, code="queue_full", headers={"Retry-After": str(wait)})
+        self.taken += answers
+
+    def leave(self, answers: int, seconds: float) -> None:
+        """Give places back, after so many seconds."""
+        self.taken -= answers
+        self._seconds += 0.1 * (seconds - self._seconds)

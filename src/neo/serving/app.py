@@ -1,0 +1,160 @@
+"""The routes."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, File, Form, Request, UploadFile
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import StreamingResponse
+from starlette.responses import Response
+
+from neo.serving import chat, text
+from neo.serving.admission import Queue
+from neo.serving.answering import Answering
+from neo.serving.door import Door
+from neo.serving.errors import ApiError, add_handlers
+from neo.serving.protocol import (
+    Analysis,
+    ChatCompletion,
+    ChatRequest,
+    Completion,
+    CompletionRequest,
+    ErrorResponse,
+    Health,
+    ImagePart,
+    ImageUrl,
+    Message,
+    Model,
+    Models,
+    TextPart,
+    Version,
+)
+from neo.serving.visit import Visit
+from neo.version import __version__
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorResponse, "description": "The request makes no sense, or is longer than the model's context."},
+    404: {"model": ErrorResponse, "description": "There is no such model."},
+    408: {"model": ErrorResponse, "description": "The body did not come in time."},
+    413: {"model": ErrorResponse, "description": "The body, or its pictures, are too large."},
+    415: {"model": ErrorResponse, "description": "The body, or a picture, is in none of the formats read."},
+    422: {"model": ErrorResponse, "description": "A picture is damaged, too thin, or cannot be fetched."},
+    429: {"model": ErrorResponse, "description": "Too many requests: see the header Retry-After."},
+    500: {"model": ErrorResponse, "description": "Not the asker's fault."},
+    503: {"model": ErrorResponse, "description": "Loading, ending, or dead."},
+    504: {"model": ErrorResponse, "description": "The answer took too long."},
+}
+NO_KEY: dict[int | str, dict[str, Any]] = {401: {"model": ErrorResponse, "description": "A valid API key is needed."}}
+STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+
+
+def create_app(answering: Answering, queue: Queue) -> FastAPI:
+    """All routes, and the door around them."""
+    app = FastAPI(
+        title="NEO",
+        version=__version__,
+        description="A vision-language model behind OpenAI's interface.",
+        responses=NO_KEY if answering.settings.api_keys else {},
+        docs_url=None,  # these pages load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.add_middleware(Door, answering=answering, queue=queue)
+    if answering.settings.origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=answering.settings.origins, allow_methods=["*"], allow_headers=["*"]
+        )
+    add_handlers(app)
+    _add_answers(app, answering)
+    _add_facts(app, answering)
+    return app
+
+
+def visit_of(request: Request) -> Visit:
+    """What the door made of a request."""
+    visit: Visit = request.state.visit
+    return visit
+
+
+Visiting = Annotated[Visit, Depends(visit_of)]
+
+
+def _add_answers(app: FastAPI, answering: Answering) -> None:
+    @app.post("/v1/chat/completions", response_model=ChatCompletion, responses={**REFUSALS, **STREAM})
+    async def chat_completions(body: ChatRequest, visit: Visiting) -> Any:
+        """Answer a conversation, also about pictures."""
+        visit.admit(body.n or 1)
+        if not body.stream:
+            return await chat.answer(answering, visit, body)
+        generations = await answering.chat(visit, body)
+        return _stream(chat.chunks(answering, visit, body, generations))
+
+    @app.post("/v1/completions", response_model=Completion, responses={**REFUSALS, **STREAM})
+    async def completions(body: CompletionRequest, visit: Visiting) -> Any:
+        """Go on with a text."""
+        visit.admit((body.n or 1) * len(body.prompts()))
+        if not body.stream:
+            return await text.answer(answering, visit, body)
+        generations = await answering.complete(visit, body)
+        return _stream(text.chunks(answering, visit, body, generations))
+
+    @app.post("/analyze", response_model=Analysis, responses=REFUSALS)
+    async def analyze(
+        image: Annotated[UploadFile, File(description="A picture.")],
+        question: Annotated[str, Form(min_length=1)],
+        visit: Visiting,
+    ) -> Analysis:
+        """Ask one question about one picture."""
+        answering.check_sizes(1, len(question))
+        file = await image.read()
+        asked: list[TextPart | ImagePart] = [
+            ImagePart(type="image_url", image_url=ImageUrl(url="")),
+            TextPart(type="text", text=question),
+        ]
+        generations = await answering.ask(visit, [Message(role="user", content=asked)], [file], {})
+        await answering.wait(visit, generations)
+        return Analysis(answer=generations[0].completion().text)
+
+
+def _add_facts(app: FastAPI, answering: Answering) -> None:
+    @app.get("/v1/models")
+    async def models() -> Models:
+        """The model that is served."""
+        return Models(data=[Model(id=answering.settings.name, created=answering.created)])
+
+    @app.get("/v1/models/{name:path}", responses={404: REFUSALS[404]})
+    async def model(name: str) -> Model:
+        """The model, if it is called so."""
+        if name != answering.settings.name:
+            raise ApiError(404, f"there is no model {name[:80]!r} here", code="model_not_found", param="model")
+        return Model(id=name, created=answering.created)
+
+    @app.get("/health", responses={503: REFUSALS[503]})
+    async def health() -> Health:
+        """Whether requests are answered; 503 while loading, ending, or when the engine is dead."""
+        answering.ready()
+        return Health()
+
+    @app.get("/version")
+    async def version() -> Version:
+        """Of the package."""
+        return Version(version=__version__)
+
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def metrics() -> Response:
+        """For Prometheus."""
+        return Response(answering.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _stream(chunks: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
+    """Server-sent events that end in [DONE]; what goes wrong on the way is one of them."""
+
+    async def events() -> AsyncIterator[str]:
+        try:
+            async for chunk in chunks:
+                yield f"data: {json.dumps(chunk)}\n\n"
+        except ApiError as error:
+            yield f"data: {json.dumps(error.body())}\n\n"
+        yield "data: [DONE]\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})

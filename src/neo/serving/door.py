@@ -1,0 +1,178 @@
+"""Every request passes here, in and out: it gets an id, shows its key, takes a place, and leaves a line in the log.
+
+When it has left, however it did, what was under way for it is cancelled and its places are free again.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from neo.serving import logs
+from neo.serving.admission import ApiKeys, Queue, RateLimit
+from neo.serving.answering import Answering
+from neo.serving.errors import ApiError
+from neo.serving.visit import Visit
+
+OPEN = ("/health",)
+"""Routes without a key."""
+DRAIN_SECONDS = 5
+"""How long the rest of a refused body is read and thrown away, so that its sender hears the refusal."""
+
+
+class Door:
+    """ASGI middleware around all routes."""
+
+    def __init__(self, app: ASGIApp, answering: Answering, queue: Queue) -> None:
+        settings = answering.settings
+        self.app, self.answering, self.queue, self.settings = app, answering, queue, settings
+        self.keys, self.rate = ApiKeys(settings.api_keys), RateLimit(settings.rate_limit)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        visit = Visit(logs.request_id(headers.get("x-request-id", "")), self.settings.request_timeout)
+        scope.setdefault("state", {})["visit"] = visit
+        body = _Body(receive, visit, self.settings.max_body_bytes)
+        answer = _Answer(send, visit)
+        try:
+            self._let_in(scope, headers, visit)
+            await self.app(scope, body.receive, answer.send)
+        except ApiError as error:
+            await body.drain()
+            await error.response()(scope, receive, answer.send)
+        finally:
+            body.forget()
+            visit.close()
+            self._see_off(scope, visit, answer.status)
+
+    def _let_in(self, scope: Scope, headers: Headers, visit: Visit) -> None:
+        if scope["path"] in OPEN:
+            return
+        asker = self.keys.name(headers.get("authorization", ""))
+        visit.facts["key"] = asker or None
+        if scope["method"] != "POST":
+            return
+        self.answering.ready()
+        if int(headers.get("content-length") or 0) > self.settings.max_body_bytes:
+            raise _too_large(self.settings.max_body_bytes)
+        visit.admit = lambda answers: self._admit(visit, asker or _address(scope), answers)
+        visit.admit(1)
+
+    def _admit(self, visit: Visit, asker: str, answers: int) -> None:
+        """Count so many answers for a request, in all."""
+        more = answers - visit.answers
+        if more <= 0:
+            return
+        try:
+            self.queue.enter(more)
+            visit.answers += more
+            self.rate.spend(asker, more)
+        except ApiError as error:
+            if error.status_code == 429:
+                self.answering.metrics.rejections.labels(error.code).inc()
+            raise
+
+    def _see_off(self, scope: Scope, visit: Visit, status: int | None) -> None:
+        seconds = time.monotonic() - visit.began
+        fields = {"request_id": visit.id, "method": scope["method"], "path": scope["path"], "status": status}
+        if scope["method"] == "POST":
+            outcome = visit.outcome or _outcome(status)
+            fields |= {"outcome": outcome} | self._measure(visit, outcome, seconds)
+        if visit.answers:
+            self.queue.leave(visit.answers, seconds)
+        logs.requests.log(
+            logging.DEBUG if scope["path"] in ("/health", "/metrics") else logging.INFO,
+            "request",
+            extra={"fields": fields | {"seconds": round(seconds, 4)} | visit.facts},
+        )
+
+    def _measure(self, visit: Visit, outcome: str, seconds: float) -> dict[str, int]:
+        metrics, tokens = self.answering.metrics, self.answering.count(visit.generations)
+        metrics.requests.labels(outcome).inc()
+        metrics.prompt_tokens.inc(tokens["prompt_tokens"])
+        metrics.picture_tokens.inc(tokens["picture_tokens"])
+        metrics.cached_tokens.inc(tokens["cached_tokens"])
+        metrics.generated_tokens.inc(tokens["generated_tokens"])
+        for generation in visit.generations:
+            if generation.first_token_at is not None:
+                metrics.first_token.observe(generation.first_token_at - visit.began)
+        if outcome == "ok":
+            metrics.whole.observe(seconds)
+        return tokens if visit.generations else {}
+
+
+class _Body:
+    """The asker's side: what it sends, within size and time, and afterwards whether it is still there."""
+
+    def __init__(self, receive: Receive, visit: Visit, most_bytes: int) -> None:
+        self._receive, self._visit, self._most = receive, visit, most_bytes
+        self._bytes, self._complete = 0, False
+        self._watch: asyncio.Task[None] | None = None
+
+    async def receive(self) -> Message:
+        if self._complete:
+            return await self._receive()
+        try:
+            async with asyncio.timeout(self._visit.seconds_left):
+                message = await self._receive()
+        except TimeoutError:
+            raise ApiError(408, "the body of the request did not come in time") from None
+        self._bytes += len(message.get("body", b""))
+        self._complete = not message.get("more_body", False)
+        if self._bytes > self._most:
+            raise _too_large(self._most)
+        if self._complete:
+            self._watch = asyncio.create_task(self._until_gone())
+        return message
+
+    async def _until_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._visit.close()
+
+    async def drain(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while not self._complete:
+                    self._complete = not (await self._receive()).get("more_body", False)
+
+    def forget(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+
+
+class _Answer:
+    """The server's side: what it sends, with the request's id."""
+
+    def __init__(self, send: Send, visit: Visit) -> None:
+        self._send, self._visit = send, visit
+        self.status: int | None = None
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["x-request-id"] = self._visit.id
+            headers["x-content-type-options"] = "nosniff"
+        await self._send(message)
+
+
+def _too_large(most: int) -> ApiError:
+    return ApiError(413, f"the body has more than {most} bytes", headers={"Connection": "close"})
+
+
+def _address(scope: Scope) -> str:
+    return str((scope.get("client") or ("",))[0])
+
+
+def _outcome(status: int | None) -> str:
+    """Of a request, where nothing more exact is known."""
+    if status is None or status >= 500:
+        return {503: "unavailable", 504: "timeout"}.get(status or 500, "error")
+    return {429: "rejected", 499: "cancelled"}.get(status, "ok" if status < 400 else "refused")

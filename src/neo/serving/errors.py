@@ -1,0 +1,97 @@
+"""Refusals, in the shape that OpenAI's clients know."""
+
+import json
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+TYPES = {
+    401: "authentication_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "server_error",
+    504: "timeout_error",
+}
+"""What the error is by its status; others are invalid_request_error."""
+
+
+class ApiError(HTTPException):
+    """A refusal. `message` is read by whoever asked: it holds no text of a library and no address."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, message, headers)
+        self.code, self.param = code, param
+
+    def body(self) -> dict[str, Any]:
+        """The JSON of the answer."""
+        kind = TYPES.get(self.status_code, "invalid_request_error")
+        return {"error": {"message": self.detail, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> Response:
+        return AsciiJSON(self.body(), self.status_code, self.headers)
+
+
+class AsciiJSON(JSONResponse):
+    """JSON in ASCII: what is quoted of a request may hold halves of characters, which UTF-8 cannot."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Let everything that goes wrong in the app be told in this shape."""
+
+    @app.exception_handler(ApiError)
+    async def refused(request: Request, error: ApiError) -> Response:
+        return error.response()
+
+    @app.exception_handler(HTTPException)
+    async def plain(request: Request, error: HTTPException) -> Response:
+        messages = {404: f"there is no {request.url.path} here", 405: f"{request.method} is not possible here"}
+        message = messages.get(error.status_code, "the body of the request cannot be read")
+        return ApiError(error.status_code, message, headers=dict(error.headers or {})).response()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        return _invalid(error, request.headers.get("content-type", "")).response()
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return internal().response()
+
+
+def internal() -> ApiError:
+    """Something went wrong that is not the asker's fault; the log has it under the request's id."""
+    return ApiError(500, "something went wrong in the server; its log has this request under its x-request-id")
+
+
+def unavailable(message: str) -> ApiError:
+    """Not now, perhaps later."""
+    return ApiError(503, message, headers={"Retry-After": "5"})
+
+
+def _invalid(error: RequestValidationError, content_type: str) -> ApiError:
+    first = max(error.errors(), key=lambda one: len(one["loc"]))  # of a union, the part that came nearest
+    if first["type"] == "json_invalid":
+        return ApiError(400, "the body is not JSON")
+    if "body" in first["loc"][:1] and len(first["loc"]) == 1 and "json" not in content_type:
+        return ApiError(415, "the body must be JSON with the content type application/json")
+    place = [str(one) for one in first["loc"][1:] if isinstance(one, int) or str(one).isidentifier()]
+    names = [one for one in place if one not in ("str", "int", "float", "bool")]
+    param = ".".join(names) or None
+    if first["type"] == "extra_forbidden":
+        return ApiError(400, f"unrecognized request argument: {param}", code="unknown_parameter", param=param)
+    said = first["msg"].removeprefix("Value error, ")
+    return ApiError(400, f"{param or 'the body'}: {said}", param=param)

@@ -1,0 +1,144 @@
+"""Pictures from the web, for operators who named the hosts (`--allow-media-domain`).
+
+https alone, on its usual port, from those hosts alone. The host's address is looked up once, has to be public, and is
+the one that is connected to, so that a name cannot come to mean another machine in between. Every redirect is a new
+address and looked at in the same way.
+"""
+
+import asyncio
+import http.client
+import ipaddress
+import socket
+import ssl
+import time
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from neo.serving.media import MediaError
+
+PORT = 443
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+class Fetcher:
+    """Fetches from a list of hosts."""
+
+    def __init__(
+        self, hosts: tuple[str, ...], *, most_bytes: int, seconds: float, redirects: int = 0, at_once: int = 8
+    ) -> None:
+        self.hosts = {host.lower().rstrip(".") for host in hosts}
+        self.most_bytes, self.seconds, self.redirects = most_bytes, seconds, redirects
+        self.tls = ssl.create_default_context()
+        self._places = asyncio.Semaphore(at_once)
+
+    async def fetch(self, url: str, name: str) -> bytes:
+        """The file at an address.
+
+        Raises:
+            MediaError: it is not allowed, not reached, too large or too slow; never with an address in its words.
+        """
+        self.check(url, name)
+        async with self._places:
+            return await asyncio.to_thread(self._fetch, url, name)
+
+    def check(self, url: str, name: str) -> SplitResult:
+        """An address, if it is one that may be fetched."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise MediaError(400, "address", f"{name}: its address cannot be read") from None
+        if not self.hosts:
+            raise MediaError(400, "address", f"{name}: only data: addresses are taken here, data:image/png;base64,...")
+        if parts.scheme != "https" or port not in (None, 443) or parts.username is not None:
+            raise MediaError(400, "address", f"{name}: only plain https addresses are fetched")
+        if (parts.hostname or "").rstrip(".") not in self.hosts:
+            raise MediaError(400, "address", f"{name}: its host is not among those that this server fetches from")
+        return parts
+
+    def _fetch(self, url: str, name: str) -> bytes:
+        deadline = time.monotonic() + self.seconds
+        try:
+            for _ in range(self.redirects + 1):
+                parts = self.check(url, name)
+                connection = _Pinned(
+                    parts.hostname or "", public_address(parts.hostname or "", name), deadline, self.tls
+                )
+                try:
+                    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+                    connection.request("GET", path, headers={"Accept": "image/*", "Accept-Encoding": "identity"})
+                    response = connection.getresponse()
+                    if response.status not in (301, 302, 303, 307, 308):
+                        return self._read(response, connection, name)
+                    url = urljoin(url, response.getheader("Location", ""))
+                finally:
+                    connection.close()
+        except (OSError, http.client.HTTPException, ValueError):  # ValueError: a control character in the address
+            raise _unreachable(name) from None
+        raise MediaError(422, "fetch", f"{name}: its address leads on to another")
+
+    def _read(self, response: http.client.HTTPResponse, connection: "_Pinned", name: str) -> bytes:
+        if response.status != 200:
+            raise _unreachable(name)
+        data = bytearray()
+        while piece := response.read1(65536):
+            data += piece
+            if len(data) > self.most_bytes:
+                raise MediaError(413, "size", f"{name} has more than {self.most_bytes} bytes")
+            connection.keep_deadline()
+        return bytes(data)
+
+
+class _Pinned(http.client.HTTPSConnection):
+    """A connection to one address, whose certificate must be the host's; everything is to be done by a deadline."""
+
+    def __init__(self, host: str, address: str, deadline: float, tls: ssl.SSLContext) -> None:
+        super().__init__(host, PORT, context=tls)
+        self._address, self._deadline, self._tls = address, deadline, tls
+
+    def connect(self) -> None:
+        plain = socket.create_connection((self._address, PORT), self._left())
+        try:
+            self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
+        except BaseException:
+            plain.close()
+            raise
+        self.keep_deadline()
+
+    def keep_deadline(self) -> None:
+        if self.sock is not None:
+            self.sock.settimeout(self._left())
+
+    def _left(self) -> float:
+        if (left := self._deadline - time.monotonic()) <= 0:
+            raise TimeoutError
+        return left
+
+
+def public_address(host: str, name: str) -> str:
+    """The address of a host; refused where any of its addresses is not public.
+
+    Raises:
+        MediaError: it has none, or one that is not.
+    """
+    try:
+        found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, PORT, type=socket.SOCK_STREAM)]
+    except (OSError, UnicodeError):
+        raise _unreachable(name) from None
+    if not found or not all(is_public(address) for address in found):
+        raise _unreachable(name)
+    return found[0]
+
+
+def is_public(address: str) -> bool:
+    """Whether an address is of the internet: not this machine, a private or local net or a cloud's metadata."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped or ip.sixtofour or ip.teredo or ip in _NAT64:
+            return False  # an IPv4 address in disguise
+        if ip.is_site_local:
+            return False
+    return ip.is_global and not ip.is_multicast
+
+
+def _unreachable(name: str) -> MediaError:
+    return MediaError(422, "fetch", f"{name} cannot be fetched")

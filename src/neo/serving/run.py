@@ -1,0 +1,134 @@
+"""Running the server: load, answer, watch the engine, end in order."""
+
+import asyncio
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from neo.inference.chat import ChatModel
+from neo.serving.admission import Queue
+from neo.serving.answering import Answering
+from neo.serving.app import create_app
+from neo.serving.metrics import Metrics
+from neo.serving.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.2
+"""How often the engine is looked at."""
+LAST_SECONDS = 2.0
+"""How long a server with a dead engine goes on to say so at /health before it ends."""
+SHUTDOWN_SECONDS = 30
+"""How long running answers have when the server is told to end."""
+
+
+class Server(uvicorn.Server):
+    """A server that listens at once, says 503 while it loads, and ends with its engine."""
+
+    def __init__(
+        self,
+        load: Callable[[], ChatModel],
+        settings: Settings,
+        host: str,
+        port: int,
+        max_batch: int,
+        shutdown_seconds: int = SHUTDOWN_SECONDS,
+    ) -> None:
+        self.answering = Answering(settings, Metrics())
+        self.error: BaseException | None = None
+        """Why it ended, where nobody told it to."""
+        app = create_app(self.answering, Queue(max_batch, settings.max_waiting))
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host,
+                port,
+                log_config=None,
+                access_log=False,  # the door has a better one
+                server_header=False,
+                lifespan="off",
+                timeout_graceful_shutdown=shutdown_seconds,
+            )
+        )
+        self._load = load
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        watch = asyncio.create_task(self._watch())
+        try:
+            await super().serve(sockets)
+        finally:
+            watch.cancel()
+            await asyncio.to_thread(self.answering.close)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal: end in order; at the second one at once. Not kept, so that an ordered end is exit code 0."""
+        self.force_exit = self.should_exit
+        self.answering.draining = self.should_exit = True
+
+    async def _watch(self) -> None:
+        """Load the model, then see whether its engine lives."""
+        try:
+            model = await _in_daemon(self._load)
+            await _in_daemon(lambda: self.answering.use(model))
+            logger.info("ready", extra={"fields": {"model": self.answering.settings.name}})
+            while model.engine.alive:
+                await asyncio.sleep(LOOK_SECONDS)
+            logger.critical("the engine has died; the server ends")
+            self.error = RuntimeError("the engine has died")
+            await asyncio.sleep(LAST_SECONDS)
+        except Exception as error:  # noqa: BLE001 - raised by `run`
+            self.error = error
+        self.should_exit = True
+
+
+def run(load: Callable[[], ChatModel], settings: Settings, host: str, port: int, max_batch: int) -> int:
+    """Serve until a signal comes; returns the exit code, 1 where the engine died.
+
+    Raises:
+        ValueError: the model cannot be loaded, or the port cannot be listened on.
+    """
+    server = Server(load, settings, host, port, max_batch)
+    listening = _listen(host, port)
+    logger.info("listening", extra={"fields": {"host": host, "port": listening.getsockname()[1]}})
+    asyncio.run(server.serve([listening]))
+    if isinstance(server.error, ValueError):
+        raise server.error
+    if server.error is not None:
+        logger.critical("ended: %s", server.error, exc_info=server.error)
+        return 1
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"--host {host} --port {port} cannot be listened on ({error})") from error
+
+
+async def _in_daemon(work: Callable[[], Any]) -> Any:
+    """In a thread that the process does not wait for when it ends: loading can take minutes."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+
+    def finish(result: Any, error: BaseException | None) -> None:
+        if not done.done():
+            done.set_result(result) if error is None else done.set_exception(error)
+
+    def target() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except Exception as raised:  # noqa: BLE001 - raised to whoever waits
+            error = raised
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(finish, result, error)
+
+    threading.Thread(target=target, name="neo-load", daemon=True).start()
+    return await done

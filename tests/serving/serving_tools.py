@@ -1,0 +1,85 @@
+"""A server with the small model, on a free port, in a thread of the tests' own process."""
+
+import base64
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import httpx2
+from openai import OpenAI
+from PIL import Image
+
+from neo.inference.chat import ChatModel
+from neo.inference.engine import Engine
+from neo.serving.run import Server
+from neo.serving.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Served:
+    """A server that answers."""
+
+    server: Server
+    url: str
+    http: httpx2.Client
+
+    @property
+    def engine(self) -> Engine:
+        assert self.server.answering.model is not None
+        return self.server.answering.model.engine
+
+    def openai(self, key: str = "none") -> OpenAI:
+        return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
+
+    def at_rest(self) -> bool:
+        """Whether nothing is under way and nothing is held for it."""
+        engine = self.engine
+        return not (engine.running or engine.waiting or engine.memory.live)
+
+
+def until(true: Callable[[], object], seconds: float = 60) -> None:
+    """Wait for something that has to come."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it has not come"
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def served(load: Callable[[], ChatModel], settings: Settings | None = None, max_batch: int = 16) -> Iterator[Served]:
+    """A running server; `load` is called as at the command line, while it listens already."""
+    server = Server(load, settings or Settings(), "127.0.0.1", 0, max_batch, shutdown_seconds=5)
+    listening = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+    thread.start()
+    try:
+        with httpx2.Client(base_url=url, timeout=60) as http:
+            until(lambda: server.started)
+            yield Served(server, url, http)
+    finally:
+        server.should_exit = True
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def data_url(source: Path | Image.Image | bytes, kind: str = "png") -> str:
+    if isinstance(source, Image.Image):
+        file = BytesIO()
+        source.save(file, "PNG")
+        source = file.getvalue()
+    data = source if isinstance(source, bytes) else source.read_bytes()
+    return f"data:image/{kind};base64," + base64.b64encode(data).decode()
+
+
+def about(picture: str, question: str) -> list[dict]:
+    """Messages with one question about one picture."""
+    shown = {"type": "image_url", "image_url": {"url": picture}}
+    return [{"role": "user", "content": [shown, {"type": "text", "text": question}]}]

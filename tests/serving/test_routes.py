@@ -1,0 +1,213 @@
+"""The other routes, and what everything says when something is wrong."""
+
+import json
+
+import openai
+import pytest
+from openai import OpenAI
+from serving_tools import ROOT, Served, about, until
+
+from neo.inference.chat import ChatModel
+from neo.version import __version__
+
+CHAT = {"model": "neo-demo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+TEXT = {"model": "neo-demo", "prompt": "The circle is", "max_tokens": 4}
+
+
+def test_models(client: OpenAI) -> None:
+    [model] = client.models.list().data
+    assert (model.id, model.object) == ("neo-demo", "model")
+    assert client.models.retrieve("neo-demo") == model
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt")
+
+
+def test_version_and_health(common: Served) -> None:
+    assert common.http.get("/version").json() == {"version": __version__}
+    assert common.http.get("/health").json() == {"status": "ok"}
+
+
+def test_text_goes_on_behind_a_prompt(client: OpenAI, demo: ChatModel) -> None:
+    done = client.completions.create(**TEXT, logprobs=2)
+    [choice] = done.choices
+    assert done.usage is not None
+    assert done.usage.completion_tokens == 3
+    assert done.usage.prompt_tokens == len(demo.processor.tokenizer.encode(TEXT["prompt"]))
+    assert choice.finish_reason == "stop"
+    assert choice.logprobs is not None
+    assert "".join(choice.logprobs.tokens or []) == choice.text
+    assert [len(top) for top in choice.logprobs.top_logprobs or []] == [2] * 3
+    assert (choice.logprobs.text_offset or [])[:2] == [0, len((choice.logprobs.tokens or [])[0])]
+    pieces = list(client.completions.create(**TEXT, stream=True, stream_options={"include_usage": True}))
+    assert "".join(one.choices[0].text for one in pieces if one.choices) == choice.text
+    assert pieces[-1].usage is not None
+    assert pieces[-1].usage.total_tokens == done.usage.total_tokens
+
+
+def test_several_prompts_with_several_answers(client: OpenAI) -> None:
+    alone = [client.completions.create(**TEXT | {"prompt": prompt}).choices[0].text for prompt in ("The", "A red")]
+    both = client.completions.create(**TEXT | {"prompt": ["The", "A red"]}, n=2)
+    assert [choice.text for choice in both.choices] == [alone[0], alone[0], alone[1], alone[1]]
+    assert [choice.index for choice in both.choices] == [0, 1, 2, 3]
+
+
+def test_analyze(common: Served, demo: ChatModel) -> None:
+    picture = ROOT / "examples" / "images" / "stars.png"
+    question = "How many stars are there?"
+    response = common.http.post("/analyze", files={"image": picture.read_bytes()}, data={"question": question})
+    assert response.json() == {"answer": demo.generate(image=picture, text=question)}
+
+
+def error_of(response) -> dict:
+    """Of a refusal, which has OpenAI's shape and nothing else."""
+    body = response.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert body["error"]["message"]
+    return body["error"]
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "robot", "content": "Hi"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "messages.0.content.0"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, None),
+        ({"messages": [{"role": "assistant", "content": "Hi"}]}, None),
+        ({"messages": [{"role": "user", "content": "half \ud800"}]}, None),
+        ({"temperature": 3}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"n": 0}, "n"),
+        ({"n": 1000}, "n"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 10**9}, None),
+        ({"max_completion_tokens": 5}, None),
+        ({"stop": ["a", "b", "c", "d", "e"]}, None),
+        ({"stop": ""}, None),
+        ({"seed": 2**70}, "seed"),
+        ({"top_logprobs": 3}, None),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"stream_options": {"include_usage": True}}, None),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"frequency_penalty": 0.5}, "frequency_penalty"),
+        ({"logit_bias": {"1": 5}}, "logit_bias"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"chat_template": "{{ messages }}"}, "chat_template"),
+        ({"response_format": {"type": "xml"}}, "response_format"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}}}, None),
+        ({"response_format": {"type": "json_object"}, "stop": "}"}, None),
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_is_400(common: Served, change: dict, param: str | None) -> None:
+    response = common.http.post("/v1/chat/completions", content=json.dumps(CHAT | change), headers=JSON)
+    assert response.status_code == 400
+    error = error_of(response)
+    assert error["type"] == "invalid_request_error"
+    if param:
+        assert error["param"] == param
+
+
+JSON = {"content-type": "application/json"}
+
+
+def test_what_openai_has_and_changes_nothing_is_accepted(client: OpenAI) -> None:
+    done = client.chat.completions.create(
+        **CHAT,
+        user="me",
+        store=False,
+        metadata={"a": "b"},
+        service_tier="auto",
+        tools=[],
+        tool_choice="none",
+        frequency_penalty=0,
+        presence_penalty=0.0,
+        logit_bias={},
+        modalities=["text"],
+        response_format={"type": "text"},
+        stop=None,
+    )
+    assert done.choices[0].message.content
+
+
+@pytest.mark.parametrize("prompt", ["", [], ["x"] * 17, 7, [[1, 2]], "half \ud800"], ids=str)
+def test_prompts_that_make_no_sense(common: Served, prompt: object) -> None:
+    body = json.dumps(TEXT | {"prompt": prompt})
+    response = common.http.post("/v1/completions", content=body, headers=JSON)
+    assert response.status_code == 400
+    error_of(response)
+
+
+def test_another_model_is_404(client: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as refused:
+        client.chat.completions.create(**CHAT | {"model": "gpt-6 \ud800"[:5]})
+    assert refused.value.code == "model_not_found"
+
+
+def test_errors_can_quote_what_is_no_text(common: Served) -> None:
+    body = json.dumps(CHAT | {"model": "\ud800"})
+    response = common.http.post("/v1/chat/completions", content=body, headers=JSON)
+    assert response.status_code == 404
+    error_of(response)
+
+
+def test_no_such_route_or_method(common: Served) -> None:
+    for method, path, status in (("GET", "/v2", 404), ("GET", "/v1/completions", 405), ("POST", "/v1/models", 405)):
+        response = common.http.request(method, path)
+        assert response.status_code == status
+        error_of(response)
+
+
+@pytest.mark.parametrize("body", ["", "{", '{"model": nope}', "[" * 100_000, b"\xff\xfe", "9" * 5000])
+def test_what_is_no_json_is_400(common: Served, body: str | bytes) -> None:
+    response = common.http.post("/v1/chat/completions", content=body, headers=JSON)
+    assert response.status_code == 400
+    error_of(response)
+
+
+def test_another_content_type_is_415(common: Served) -> None:
+    for path in ("/v1/chat/completions", "/v1/completions"):
+        response = common.http.post(path, content=json.dumps(CHAT), headers={"content-type": "text/plain"})
+        assert response.status_code == 415
+        error_of(response)
+
+
+def test_a_form_without_its_parts(common: Served) -> None:
+    picture = {"image": (ROOT / "examples" / "images" / "stars.png").read_bytes()}
+    for files, data in (({}, {"question": "What?"}), (picture, {}), (picture, {"question": ""})):
+        response = common.http.post("/analyze", files=files, data=data)
+        assert response.status_code == 400
+        error_of(response)
+
+
+def test_a_conversation_beyond_the_context_is_400(client: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="context"):
+        client.chat.completions.create(model="neo-demo", messages=[{"role": "user", "content": "word " * 20_000}])
+
+
+def test_pictures_in_other_turns_are_400(common: Served, stars: str) -> None:
+    messages = [{**about(stars, "Look.")[0], "role": "system"}, *CHAT["messages"]]
+    response = common.http.post("/v1/chat/completions", json=CHAT | {"messages": messages})
+    assert response.status_code == 400
+    assert "user" in error_of(response)["message"]
+
+
+def test_an_error_inside_an_answer_is_500_and_says_nothing(serve, monkeypatch) -> None:
+    with serve() as served:
+        monkeypatch.setattr("neo.inference.sampling.Sampling.choose", lambda *args: 1 // 0)
+        response = served.http.post("/v1/chat/completions", json=CHAT)
+        assert response.status_code == 500
+        assert "zero" not in response.text
+        error_of(response)
+        streamed = served.http.post("/v1/chat/completions", json=CHAT | {"stream": True})
+        assert streamed.status_code == 200
+        assert '"server_error"' in streamed.text
+        assert streamed.text.endswith("data: [DONE]\n\n")
+        monkeypatch.undo()
+        assert served.http.post("/v1/chat/completions", json=CHAT).status_code == 200
+        until(served.at_rest)
