@@ -18,6 +18,7 @@ from neo.cli.console import complain, make_parser, quiet_libraries
 from neo.cli.data import MISSING, add_tools, data, data_parser
 from neo.cli.export import export, export_parser
 from neo.cli.info import info, info_parser, init, init_parser
+from neo.cli.serve import serve, serve_parser
 from neo.cli.train import train, train_parser
 from neo.version import __version__
 
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "export": export,
     "info": info,
     "init": init,
+    "serve": serve,
     "train": train,
 }
 
@@ -87,8 +89,9 @@ def parse(words: list[str]) -> Namespace:
     add_tools(data)
     commands.add_subcommand("export", export_parser(), help="merge an adapter, change the dtype")
     commands.add_subcommand("bench", bench_parser(), help="how fast a model answers on this machine")
+    commands.add_subcommand("serve", serve_parser(), help="answer over HTTP, as OpenAI does")
     if not words:
-        raise ValueError("which command? ask, chat, info, init, train, data, export or bench; neo --help explains them")
+        raise ValueError(f"which command? {', '.join(COMMANDS)}; neo --help explains them")
     if words == ["data"]:
         raise ValueError("which tool? index, check, stats, preview or convert; neo data --help explains them")
     if words[0] == "ask":
