@@ -1,82 +1,19 @@
 """The engine against transformers' generate on the plain network, whatever else it is doing at the time."""
 
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from engines import PROMPTS, ask, assert_nothing_leaked, engine_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from neo.inference.cache import GROWTH, bytes_per_token
+from neo.inference.cache import GROWTH
 from neo.inference.engine import Engine
 from neo.inference.generation import Constraint, Generation, Request
 from neo.inference.sampling import Sampling
-from neo.model.neo import NeoForConditionalGeneration
-from neo.processing.processor import Encoded, NeoProcessor
-
-WORDS = ("What", "color", "is", "the", "circle", "red", "丸", "🙂")
-PROMPTS = 12
-MOST_TOKENS = 24
-
-
-@pytest.fixture(scope="module")
-def model(tiny_checkpoint: Path) -> NeoForConditionalGeneration:
-    return NeoForConditionalGeneration.from_pretrained(tiny_checkpoint).eval()
-
-
-@pytest.fixture(scope="module")
-def processor(tiny_checkpoint: Path) -> NeoProcessor:
-    return NeoProcessor.from_pretrained(tiny_checkpoint)
-
-
-@pytest.fixture(scope="module")
-def prompts(processor: NeoProcessor) -> list[Encoded]:
-    """Mixed questions, with 0 to 2 of 4 pictures; some begin alike."""
-    noise, draw = np.random.default_rng(0), random.Random(0)
-    sizes = ((96, 128), (64, 64), (128, 64), (256, 256))
-    pictures = [Image.fromarray(noise.integers(0, 255, (*size, 3), dtype=np.uint8)) for size in sizes]
-    result = []
-    for _ in range(PROMPTS):
-        parts = [{"type": "image", "image": draw.choice(pictures)} for _ in range(draw.choice([0, 1, 1, 2]))]
-        text = " ".join(draw.choices(WORDS, k=draw.randint(1, 30)))
-        messages = [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
-        result.append(processor.encode(messages, add_generation_prompt=True))
-    return result
-
-
-@pytest.fixture(scope="module")
-def expected(model: NeoForConditionalGeneration, processor: NeoProcessor, prompts: list[Encoded]) -> list[list[int]]:
-    """What transformers' generate says to each prompt, its end cut off."""
-    answers = []
-    for prompt in prompts:
-        inputs = {"input_ids": prompt.input_ids[None], "image_grid_hw": prompt.image_grid_hw}
-        pixels = {"pixel_values": prompt.pixel_values} if len(prompt.image_grid_hw) else {}
-        end = processor.ids.im_end
-        out = model.generate(**inputs, **pixels, max_new_tokens=MOST_TOKENS, do_sample=False, eos_token_id=[end])
-        said = out[0, len(prompt.input_ids) :].tolist()
-        answers.append(said[:-1] if said[-1] == end else said)
-    return answers
-
-
-def engine_of(model: NeoForConditionalGeneration, processor: NeoProcessor, tokens: int = 100_000, **options) -> Engine:
-    memory = tokens * bytes_per_token(model.config.text_config, model.dtype)
-    return Engine(model, processor, cache_memory=memory, **options)
-
-
-def ask(engine: Engine, prompt: Encoded, tokens: int = MOST_TOKENS, **options) -> Generation:
-    stop = frozenset({engine.processor.ids.im_end})
-    return engine.submit(Request(prompt, tokens, stop_ids=stop, **options))
-
-
-def assert_nothing_leaked(engine: Engine) -> None:
-    assert not engine.running
-    assert not engine.waiting
-    assert not engine.memory.live
-    kept = list(engine.memory.kept.values())
-    assert sum(store.capacity for store in kept) == engine.memory.used <= engine.memory.capacity
 
 
 @settings(max_examples=200, deadline=None)

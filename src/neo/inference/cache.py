@@ -5,10 +5,15 @@ token after the other, so that attention reads them in place. All stores share o
 is kept until the room is needed, least recently used first. A request that begins with the same content (same words,
 pictures of the same pixels) takes its beginning from there: by taking the store over where little else is in it, by
 copying otherwise.
+
+A device may have less memory than the budget allows, as others take from it too: what is kept is forgotten then, and
+where that is not enough, whoever asked is told (`OutOfMemory`) and nothing has changed for others.
 """
 
 import logging
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +22,7 @@ from torch import Tensor
 from neo.model.config import NeoTextConfig
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 GROWTH = 128
 """Tokens by which stores grow."""
@@ -29,23 +35,41 @@ def bytes_per_token(config: NeoTextConfig, dtype: torch.dtype) -> int:
     return config.num_hidden_layers * config.num_key_value_heads * 3 * config.head_dim * dtype.itemsize
 
 
+class OutOfMemory(ValueError):
+    """A device has no memory left for keys and values."""
+
+
 class Store:
     """Keys and values of one sequence; the first `length` of `capacity` tokens are filled."""
 
-    def __init__(self, config: NeoTextConfig, dtype: torch.dtype, device: torch.device, capacity: int) -> None:
+    def __init__(
+        self, config: NeoTextConfig, dtype: torch.dtype, devices: Sequence[torch.device], capacity: int
+    ) -> None:
         self.length, self.capacity = 0, capacity
-        layers, heads, D = config.num_hidden_layers, config.num_key_value_heads, config.head_dim
-        self.keys = torch.empty(layers, 1, heads, capacity, 2 * D, dtype=dtype, device=device)
-        self.values = torch.empty(layers, 1, heads, capacity, D, dtype=dtype, device=device)
+        heads, D = config.num_key_value_heads, config.head_dim
+        self.keys = [_allocate((1, heads, capacity, 2 * D), dtype, device) for device in devices]
+        self.values = [_allocate((1, heads, capacity, D), dtype, device) for device in devices]
+        """Of each layer, where it computes."""
         self.contents = np.empty(capacity, np.int64)
         """Of each token its id, or for a picture's the number that stands for its pixels."""
+
+    def grow(self, capacity: int) -> None:
+        """Make room for more tokens, one layer after the other, so that only one is ever held twice.
+
+        Where memory runs out halfway, all is as it was but that some layers have more room than they need.
+        """
+        self.contents = np.concatenate([self.contents[: self.length], np.empty(capacity - self.length, np.int64)])
+        for layers in (self.keys, self.values):
+            for layer, held in enumerate(layers):
+                layers[layer] = _longer(held, capacity, self.length)
+        self.capacity = capacity
 
     def write(self, layer: int, start: int, keys_1KLE: Tensor, values_1KLD: Tensor) -> tuple[Tensor, Tensor]:
         """Put the next tokens of one layer in at `start`; returns all keys and values of that layer up to them."""
         stop = start + keys_1KLE.shape[2]
-        self.keys[layer, :, :, start:stop] = keys_1KLE
-        self.values[layer, :, :, start:stop] = values_1KLD
-        return self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop]
+        self.keys[layer][:, :, start:stop] = keys_1KLE
+        self.values[layer][:, :, start:stop] = values_1KLD
+        return self.keys[layer][:, :, :stop], self.values[layer][:, :, :stop]
 
     def advance(self, contents: np.ndarray) -> None:
         """Say that every layer holds the next tokens, and what they are."""
@@ -68,18 +92,23 @@ class CacheMemory:
     """All stores of an engine, within one budget."""
 
     def __init__(
-        self, config: NeoTextConfig, dtype: torch.dtype, device: torch.device, budget: int, reuse: bool = True
+        self,
+        config: NeoTextConfig,
+        dtype: torch.dtype,
+        devices: Sequence[torch.device],
+        budget: int,
+        reuse: bool = True,
     ) -> None:
         """Prepare the memory; it is taken as stores are opened.
 
         Args:
             config: sizes of the decoder.
             dtype: of keys and values.
-            device: where they live.
+            devices: where each layer computes, and so where its keys and values live.
             budget: bytes for all stores together.
             reuse: keep finished sequences for requests that begin like them.
         """
-        self.config, self.dtype, self.device, self.reuse = config, dtype, device, reuse
+        self.config, self.dtype, self.devices, self.reuse = config, dtype, devices, reuse
         self.capacity = budget // bytes_per_token(config, dtype)
         """Tokens that fit in all."""
         self.used = 0
@@ -98,6 +127,9 @@ class CacheMemory:
 
         Returns:
             None when there is no room; nothing has changed then but what was kept.
+
+        Raises:
+            OutOfMemory: a device has none left; nothing has changed then but what was kept.
         """
         source, shared = self._best(contents[:-1]) if self.reuse else (None, 0)
         if source is not None and id(source) in self.kept and 2 * shared >= source.length:
@@ -116,17 +148,19 @@ class CacheMemory:
         return self._best(contents[:-1])[1] if self.reuse else 0
 
     def grow(self, store: Store, room: int) -> bool:
-        """Let a live store hold so many tokens; False when there is no room for that."""
+        """Let a live store hold so many tokens; False when there is no room for that.
+
+        Raises:
+            OutOfMemory: a device has none left.
+        """
         if room <= store.capacity:
             return True
         capacity = _rounded(room)
         if not self._make_room(capacity - store.capacity):
             return False
-        larger = Store(self.config, self.dtype, self.device, capacity)
-        self._copy(store, larger, store.length)
-        self.used += capacity - store.capacity
-        store.keys, store.values, store.contents = larger.keys, larger.values, larger.contents
-        store.capacity = capacity
+        before = store.capacity
+        self._taken(capacity, lambda: store.grow(capacity))
+        self.used += capacity - before
         return True
 
     def close(self, store: Store, keep: bool = True) -> None:
@@ -155,7 +189,7 @@ class CacheMemory:
         return (best, shared) if shared else (None, 0)
 
     def _new(self, capacity: int) -> Store:
-        store = Store(self.config, self.dtype, self.device, capacity)
+        store = self._taken(capacity, lambda: Store(self.config, self.dtype, self.devices, capacity))
         self.used += capacity
         self.live.append(store)
         return store
@@ -164,15 +198,36 @@ class CacheMemory:
         del self.kept[id(store)]
         self.live.append(store)
         kept_length, store.length = store.length, shared
-        if self.grow(store, room):
-            return store
+        try:
+            if self.grow(store, room):
+                return store
+        except OutOfMemory:
+            self.close(store, keep=False)
+            raise
         store.length = kept_length
         self.close(store)
         return None
 
+    def _taken(self, tokens: int, take: Callable[[], T]) -> T:
+        """What needs memory for so many tokens; what is kept is forgotten for it where a device has none left."""
+        while True:
+            try:
+                return take()
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if not self.kept:
+                    size = tokens * bytes_per_token(self.config, self.dtype)
+                    raise OutOfMemory(
+                        f"there is no memory left for a cache of {tokens} tokens, {size:,} bytes, beside {self.used} "
+                        "tokens in use: ask for less, or free memory on the device"
+                    ) from error
+                self._forget_oldest()
+
     def _copy(self, source: Store, target: Store, length: int) -> None:
-        target.keys[:, :, :, :length] = source.keys[:, :, :, :length]
-        target.values[:, :, :, :length] = source.values[:, :, :, :length]
+        for layers, known in ((target.keys, source.keys), (target.values, source.values)):
+            for layer, held in zip(layers, known, strict=True):
+                layer[:, :, :length] = held[:, :, :length]
         target.contents[:length] = source.contents[:length]
         target.length = length
         if id(source) in self.kept:
@@ -192,3 +247,23 @@ class CacheMemory:
 
 def _rounded(tokens: int) -> int:
     return -(-tokens // GROWTH) * GROWTH
+
+
+def _allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device=device)
+
+
+def _longer(held_1KLD: Tensor, capacity: int, length: int) -> Tensor:
+    """One layer with room for so many tokens, of which the first are copied."""
+    heads, room, width = held_1KLD.shape[1:]
+    if room >= capacity:
+        return held_1KLD
+    longer = _allocate((1, heads, capacity, width), held_1KLD.dtype, held_1KLD.device)
+    longer[:, :, :length] = held_1KLD[:, :, :length]
+    return longer
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Torch has a class of its own for it on a GPU, elsewhere only these words."""
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(part in str(error) for part in words)

@@ -15,15 +15,15 @@ Whoever waits for an answer drives the engine; `start()` gives it a thread of it
 import logging
 import os
 import threading
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence as Items
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from neo.inference.cache import GROWTH, CacheMemory, bytes_per_token, shared_beginning
-from neo.inference.forward import Span, forward
+from neo.inference.cache import GROWTH, CacheMemory, OutOfMemory, bytes_per_token, shared_beginning
+from neo.inference.forward import Span, forward, layer_devices
 from neo.inference.generation import Generation, Request, TokenLogprob
 from neo.inference.sequence import Sequence, lay_out
 from neo.model.device import free_memory
@@ -70,14 +70,15 @@ class Engine:
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
         text = model.config.text_config
+        devices = layer_devices(model.model.language_model)
         if cache_memory is None:
-            cache_memory = int(CACHE_SHARE * free_memory(model.device))
+            cache_memory = int(CACHE_SHARE * _free_for_all(devices))
         if cache_memory < GROWTH * bytes_per_token(text, model.dtype):
             least = GROWTH * bytes_per_token(text, model.dtype)
             raise ValueError(f"cache_memory={cache_memory} bytes is too little for this model: at least {least}")
         self.model, self.processor = model, processor
         self.max_batch, self.chunk_tokens = max_batch, chunk_tokens
-        self.memory = CacheMemory(text, model.dtype, model.device, cache_memory, reuse)
+        self.memory = CacheMemory(text, model.dtype, devices, cache_memory, reuse)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.preemptions = 0
@@ -204,7 +205,14 @@ class Engine:
             if self._soon_known(sequence):
                 return
             room = len(sequence.ids) + min(sequence.request.max_new_tokens, GROWTH)
-            store = self.memory.open(sequence.contents(), min(room, sequence.most))
+            try:
+                store = self.memory.open(sequence.contents(), min(room, sequence.most))
+            except OutOfMemory as error:
+                if self.running:  # they will give theirs back
+                    return
+                self.waiting.popleft()
+                sequence.generation.end("error", error)
+                continue
             if store is None:
                 return
             self.waiting.popleft()
@@ -238,8 +246,11 @@ class Engine:
 
     def _make_room(self, sequence: Sequence, stop: int) -> bool:
         """Room for a sequence's next tokens, if need be by sending the youngest ones back to wait."""
-        while sequence.store is not None and not self.memory.grow(sequence.store, stop):
-            self._preempt(self.running[-1])
+        try:
+            while sequence.store is not None and not self.memory.grow(sequence.store, stop):
+                self._preempt(self.running[-1])
+        except OutOfMemory:  # less than the budget: others keep what they have
+            self._preempt(sequence)
         return sequence.store is not None
 
     def _preempt(self, sequence: Sequence) -> None:
@@ -288,9 +299,10 @@ class Engine:
         prompt = sequence.request.prompt
         sizes = prompt.image_grid_hw.prod(-1).tolist()
         start = sum(sizes[:number])
-        pixels = prompt.pixel_values[start : start + sizes[number]].to(self.model.device)
+        device = self.memory.devices[0]
+        pixels = prompt.pixel_values[start : start + sizes[number]].to(device)
         with torch.inference_mode():
-            grid = prompt.image_grid_hw[number : number + 1].to(self.model.device)
+            grid = prompt.image_grid_hw[number : number + 1].to(device)
             features = self.model.model.get_image_features(pixels, grid)
         self._features[content] = features
         while sum(one.nbytes for one in self._features.values()) > self._feature_room:
@@ -352,6 +364,11 @@ class Engine:
     def _steps(self, prompt: Encoded) -> int:
         """How much of the model's context a prompt takes, in steps of t: one a word token, one a picture."""
         return int((prompt.input_ids != self.processor.ids.image).sum()) + len(prompt.image_grid_hw)
+
+
+def _free_for_all(devices: Items[torch.device]) -> int:
+    """Bytes that caches of layers on these devices could take until the first device is full."""
+    return min(free_memory(device) * len(devices) // layers for device, layers in Counter(devices).items())
 
 
 def _logprob(logits_V: Tensor, token: int, top: int) -> TokenLogprob:

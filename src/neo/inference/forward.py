@@ -8,6 +8,7 @@ Shapes: T tokens of all spans, C hidden size, K key heads, H query heads, D head
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -50,6 +51,15 @@ class Span:
         return self.store.length
 
 
+def layer_devices(decoder: NeoTextModel) -> list[torch.device]:
+    """Where each layer computes: where its weights are, or, spread by accelerate, where its hook brings its inputs."""
+    hooked = [getattr(getattr(layer, "_hf_hook", None), "execution_device", None) for layer in decoder.layers]
+    return [
+        next(layer.parameters()).device if device is None else torch.device(device)
+        for layer, device in zip(decoder.layers, hooked, strict=True)
+    ]
+
+
 @torch.inference_mode()
 def forward(model: NeoForConditionalGeneration, spans: Sequence[Span]) -> Tensor:
     """Compute the tokens of all spans and put them into their stores.
@@ -59,16 +69,17 @@ def forward(model: NeoForConditionalGeneration, spans: Sequence[Span]) -> Tensor
     """
     decoder = model.model.language_model
     lengths = [len(span.ids) for span in spans]
-    ids_T = torch.tensor([token for span in spans for token in span.ids], device=model.device)
+    first = spans[0].store.keys[0].device
+    ids_T = torch.tensor([token for span in spans for token in span.ids], device=first)
     x_1TC = decoder.embed_tokens(ids_T)[None]
     offsets = np.cumsum([0, *lengths])
     for span, offset in zip(spans, offsets, strict=False):
         for picture, features in zip(span.pictures, span.features, strict=True):
             place = int(offset) + picture.start - span.start
-            x_1TC[0, place : place + picture.stop - picture.start] = features.to(x_1TC.dtype)
-    positions_31T = torch.cat([span.positions_3L for span in spans], dim=1)[:, None].to(model.device)
+            x_1TC[0, place : place + picture.stop - picture.start] = features.to(x_1TC)
+    positions_31T = torch.cat([span.positions_3L for span in spans], dim=1)[:, None].to(first)
     hidden_1TC = decoder(x_1TC, positions_31T, _attend(decoder, spans), _Stores(spans))
-    logits = model.lm_head(hidden_1TC[0, torch.from_numpy(offsets[1:] - 1).to(model.device)])
+    logits = model.lm_head(hidden_1TC[0, torch.from_numpy(offsets[1:] - 1).to(hidden_1TC.device)])
     for span in spans:  # last, so that a forward that fails can be done again
         span.store.advance(span.contents)
     return logits
@@ -89,11 +100,14 @@ class _Stores:
 
 def _attend(decoder: NeoTextModel, spans: Sequence[Span]) -> Attend:
     scale = decoder.config.head_dim**-0.5
-    attends = [None if len(span.ids) == 1 else decoder.attention_over(_mask(span)) for span in spans]
     lengths = [len(span.ids) for span in spans]
 
+    @cache
+    def attends_on(device: torch.device) -> list[Attend | None]:
+        return [None if len(span.ids) == 1 else decoder.attention_over(_mask(span, device)) for span in spans]
+
     def attend(query_1HTE: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
-        parts = zip(attends, query_1HTE.split(lengths, 2), keys, values, strict=True)
+        parts = zip(attends_on(query_1HTE.device), query_1HTE.split(lengths, 2), keys, values, strict=True)
         outs = [
             attend_one(query, key, value, scale) if attend is None else attend(query, key, value)
             for attend, query, key, value in parts
@@ -103,9 +117,9 @@ def _attend(decoder: NeoTextModel, spans: Sequence[Span]) -> Attend:
     return attend  # type: ignore[return-value]
 
 
-def _mask(span: Span) -> AttentionMask:
+def _mask(span: Span, device: torch.device) -> AttentionMask:
     image_ids = torch.full((1, len(span.ids)), TEXT)
     for number, picture in enumerate(span.pictures):
         image_ids[0, picture.start - span.start : picture.stop - span.start] = number
-    image_ids = F.pad(image_ids, (span.start, 0), value=TEXT).to(span.store.keys.device)
+    image_ids = F.pad(image_ids, (span.start, 0), value=TEXT).to(device)
     return AttentionMask(torch.zeros_like(image_ids), image_ids, query_start=span.start)
