@@ -37,9 +37,10 @@ def make_checkpoint(folder: Path, seed: int = 0, **text: int) -> Path:
         "max_position_embeddings": 2048,
         "initializer_range": 0.4,  # large, so that answers depend on every token of the prompt
     }
+    sizes |= text
     config = NeoConfig(
-        text_config=sizes | text,
-        vision_config={"hidden_size": 24, "llm_hidden_size": 32, "min_pixels": 4096, "max_pixels": 65536},
+        text_config=sizes,
+        vision_config={"hidden_size": 24, "llm_hidden_size": sizes["hidden_size"], "min_pixels": 4096, "max_pixels": 65536},
         image_token_id=ids.image,
         image_start_token_id=ids.image_start,
         image_end_token_id=ids.image_end,

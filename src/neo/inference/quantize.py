@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from neo.model.linear import Linear
+from neo.model.linear import Linear, fastest_dtype
 from neo.model.neo import NeoForConditionalGeneration
 
 logger = logging.getLogger(__name__)
@@ -119,8 +119,9 @@ class Int8Linear(nn.Module):
         out_RN = x_RK.new_empty(len(x_RK), self.out_features)
         columns = max(1, CHUNK // self.in_features)
         parts = (self.weight.split(columns), self.scale.split(columns), out_RN.split(columns, 1))
+        x_RK = x_RK.to(fastest_dtype(x_RK))
         for weight_nK, scale_n, out_Rn in zip(*parts, strict=True):
-            torch.mul(x_RK @ weight_nK.to(x_RK.dtype).t(), scale_n, out=out_Rn)
+            out_Rn.copy_((x_RK @ weight_nK.to(x_RK.dtype).t()).mul_(scale_n))
         return out_RN
 
 
@@ -210,11 +211,12 @@ class Int4Linear(nn.Module):
         out_RN = x_RK.new_empty(len(x_RK), self.out_features)
         columns = _columns(self.in_features)
         parts = (self.packed.split(columns), self.scales_zeros.split(columns, 1), out_RN.split(columns, 1))
+        x_RK = x_RK.to(fastest_dtype(x_RK))
         for packed, scales_zeros, out_Rn in zip(*parts, strict=True):
             q_GgN = _unpacked(packed, _half_block()).unflatten(0, (-1, GROUP)).view(torch.int8).sub_(8)
-            scale_G1N, zero_G1N = (one[:, None].contiguous() for one in scales_zeros.unbind(-1))
+            scale_G1N, zero_G1N = (one[:, None].to(x_RK.dtype).contiguous() for one in scales_zeros.unbind(-1))
             weight_Kn = torch.addcmul(zero_G1N, q_GgN.to(x_RK.dtype), scale_G1N).flatten(0, 1)
-            torch.mm(x_RK, weight_Kn, out=out_Rn)
+            out_Rn.copy_(x_RK @ weight_Kn)
         return out_RN
 
 

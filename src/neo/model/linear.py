@@ -1,27 +1,59 @@
-"""A linear layer that knows the fastest product for few tokens on CPU, where reading the weight is all the cost."""
+"""A linear layer that knows the fastest product of bf16 weights on this CPU.
+
+For few tokens reading the weight is all the cost; for many, a processor without bf16 instructions is several times
+faster in float32. Measured in docs/experiments.md.
+"""
+
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 FEW_ROWS = 64
+"""Most rows that `weight @ rows.T` is the fastest for, where the processor multiplies bf16."""
+FLOAT_ROWS = 24
+"""Fewest rows that a weight is made into float32 for, where it does not."""
+CHUNK = 2**20
+"""Weights that are made into float32 at a time."""
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` without bias: (..., in) to (..., out).
-
-    For bf16 weights on CPU, outside training, `mv` for one row and `weight @ rows.T` for a few read the weight 1.3 to 2
-    times faster than `F.linear` does, and round alike (docs/experiments.md).
-    """
+    """`nn.Linear` without bias: (..., in) to (..., out). All its products round alike."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.numel() // self.in_features
-        plain = x.device.type != "cpu" or x.dtype != torch.bfloat16 or torch.is_grad_enabled()
-        if plain or rows > FEW_ROWS:
+        if x.device.type != "cpu" or x.dtype != torch.bfloat16 or torch.is_grad_enabled():
             return F.linear(x, self.weight)
-        x_RC = x.reshape(rows, self.in_features)
-        out_RC = torch.mv(self.weight, x_RC[0]) if rows == 1 else (self.weight @ x_RC.t()).t()
-        return out_RC.reshape(*x.shape[:-1], self.out_features)
+        x_RC = x.reshape(-1, self.in_features)
+        return _product(x_RC, self.weight).reshape(*x.shape[:-1], self.out_features)
+
+
+def _product(x_RC: Tensor, weight_OC: Tensor) -> Tensor:
+    """(R, C) times (O, C), both bf16 on CPU."""
+    rows = len(x_RC)
+    if rows == 1:
+        return torch.mv(weight_OC, x_RC[0])
+    if multiplies_bf16():
+        return (weight_OC @ x_RC.t()).t() if rows <= FEW_ROWS else F.linear(x_RC, weight_OC)
+    if rows < FLOAT_ROWS:
+        return F.linear(x_RC, weight_OC)
+    out_RO, wide_RC = x_RC.new_empty(rows, len(weight_OC)), x_RC.float()
+    columns = max(1, CHUNK // weight_OC.shape[1])
+    for weight_oC, out_Ro in zip(weight_OC.split(columns), out_RO.split(columns, 1), strict=True):
+        out_Ro.copy_(wide_RC @ weight_oC.float().t())
+    return out_RO
+
+
+def fastest_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which products of many rows like these are the fastest, at least as fine as their own."""
+    slow = x.device.type == "cpu" and x.dtype == torch.bfloat16 and not multiplies_bf16()
+    return torch.float32 if slow else x.dtype
+
+
+@cache
+def multiplies_bf16() -> bool:
+    """Whether this processor has instructions for products of bf16 (avx512_bf16, amx_bf16 and such)."""
+    return any(found and str(name).endswith("bf16") for name, found in torch.cpu.get_capabilities().items())
