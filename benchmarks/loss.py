@@ -24,7 +24,8 @@ from rich.table import Table
 from torch import nn
 from torch.nn import functional as F
 
-from neo.model.loss import CHUNK_LOGITS, IGNORE, next_token_loss
+from neo.model.config import IGNORE
+from neo.model.loss import CHUNK_LOGITS, next_token_loss
 
 WAYS = ("at once", "in chunks")
 WEIGHTS = ("bf16", "autocast")

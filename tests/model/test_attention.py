@@ -8,10 +8,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from neo.model import attention
 from neo.model.attention import SEGMENT_COST, attention_over
-from neo.model.config import NeoTextConfig, preset
+from neo.model.config import PADDING, NeoTextConfig, preset
 from neo.model.masks import AttentionMask
 from neo.model.neo import NeoLayer
-from neo.model.positions import PADDING, TEXT
+from neo.model.positions import TEXT
 from neo.model.rope import native_rotary
 
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neo.model import neo
-from neo.model.config import NeoConfig
-from neo.model.loss import IGNORE, document_loss_weights, next_token_loss
+from neo.model.config import IGNORE, NeoConfig
+from neo.model.loss import document_loss_weights, next_token_loss
 from neo.model.neo import NeoForConditionalGeneration
 
 

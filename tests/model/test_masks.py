@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from neo.model.config import PADDING
 from neo.model.masks import AttentionMask
-from neo.model.positions import PADDING, TEXT
+from neo.model.positions import TEXT
 
 Run = tuple[str, int]
 

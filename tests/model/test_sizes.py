@@ -7,8 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from neo.model import sizes
-from neo.model.config import NeoConfig, preset
-from neo.model.loss import IGNORE
+from neo.model.config import IGNORE, NeoConfig, preset
 from neo.model.neo import NeoForConditionalGeneration
 from neo.training.stages import choose_trained
 

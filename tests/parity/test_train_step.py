@@ -9,7 +9,8 @@ from torch import Tensor
 
 from neo.model import attention
 from neo.model.checkpoint import published_name
-from neo.model.loss import IGNORE, document_loss_weights
+from neo.model.config import IGNORE
+from neo.model.loss import document_loss_weights
 from neo.model.neo import NeoForConditionalGeneration
 
 

@@ -1,7 +1,6 @@
 import torch
 
-from neo.data.collate import PADDING
-from neo.model.config import NeoVisionConfig
+from neo.model.config import PADDING, NeoVisionConfig
 from neo.training.microbatch import micro_batches
 
 IMAGE = 9

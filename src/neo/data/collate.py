@@ -6,11 +6,7 @@ import numpy as np
 import torch
 
 from neo.data.packing import Document
-
-IGNORE = -100
-"""Label of a token that carries no loss."""
-PADDING = -1
-"""Document id of padding."""
+from neo.model.config import IGNORE, PADDING
 
 
 def collate(rows: Sequence[Sequence[Document]], max_seq_length: int, pad_token_id: int = 0) -> dict[str, torch.Tensor]:

@@ -14,13 +14,14 @@ from itertools import chain
 import torch
 from torch.utils.data import DataLoader
 
-from neo.data.collate import IGNORE, collate
+from neo.data.collate import collate
 from neo.data.config import DataConfig
 from neo.data.index import Index, open_indices
 from neo.data.mixture import Mixture
 from neo.data.packing import BadSample, Document, Measured, Packer, Place, check_budget
 from neo.data.schedule import Draft, Schedule
 from neo.data.stream import Answer, EncodedStream, Encoder
+from neo.model.config import IGNORE
 from neo.processing.processor import NeoProcessor
 
 logger = logging.getLogger(__name__)

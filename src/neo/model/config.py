@@ -15,6 +15,10 @@ IMAGE_MEAN = (0.485, 0.456, 0.406)
 """Per-channel mean of RGB in [0, 1] that pixels are normalised with."""
 IMAGE_STD = (0.229, 0.224, 0.225)
 """Per-channel standard deviation of RGB in [0, 1] that pixels are normalised with."""
+IGNORE = -100
+"""Label of a token that carries no loss."""
+PADDING = -1
+"""Document id of a token that belongs to no document."""
 
 PUBLISHED_TEXT_FIELDS = {
     "architectures": ["Qwen3ForCausalLM"],

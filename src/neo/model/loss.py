@@ -6,10 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neo.model.positions import PADDING
+from neo.model.config import IGNORE, PADDING
 
-IGNORE = -100
-"""Label of a token that carries no loss."""
 CHUNK_LOGITS = 2**27
 """Logits that the loss holds at once: with what is computed from them 1.5 GiB, whatever the length of the batch."""
 REDUCTIONS = {"token": 0.0, "square": -0.5, "sample": -1.0}

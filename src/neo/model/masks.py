@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-from neo.model.positions import PADDING, TEXT
+from neo.model.config import PADDING
+from neo.model.positions import TEXT
 
 
 def visibility(document_ids: Tensor, image_ids: Tensor, query_start: int) -> Callable[..., Tensor]:

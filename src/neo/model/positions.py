@@ -12,10 +12,10 @@ one t, and h and w are their row and column on the token grid.
 import torch
 from torch import Tensor
 
+from neo.model.config import PADDING
+
 TEXT = -1
 """Image id of a token that belongs to no picture."""
-PADDING = -1
-"""Document id of a token that belongs to no document."""
 
 
 def number_images(input_ids_BL: Tensor, tokens_per_image_N: Tensor, image_token_id: int) -> Tensor:

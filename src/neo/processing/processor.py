@@ -16,15 +16,14 @@ from transformers import BatchFeature, PreTrainedTokenizerBase
 from transformers.image_utils import load_image as fetch_image
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 
+from neo.model.config import IGNORE
+
 from . import chat
 from .image import NeoImageKwargs, NeoImageProcessor, open_images, shared_max_pixels, smart_resize, tile_image
 from .picture import image_size, is_web_address, load_image
 from .tokenizer import IMAGE_END_TOKEN, IMAGE_START_TOKEN, IMAGE_TOKEN, PlainText, special_ids
 
 logger = logging.getLogger(__name__)
-
-NO_LOSS = -100
-"""Label of a token that the model does not learn to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +163,7 @@ class NeoProcessor(ProcessorMixin):
         resized = [smart_resize(height, width, images.factor, smallest, limit) for width, height in conversation.images]
         input_ids, labels = self._tokens(chat.pieces(conversation.turns), [0] * len(resized))
         pictures = sum(height * width for height, width in resized) // images.factor**2
-        labelled = len(labels) - labels.count(NO_LOSS)
+        labelled = len(labels) - labels.count(IGNORE)
         return Measured(len(input_ids) + pictures, labelled, conversation.images)
 
     def _tokens(self, pieces: Iterable[chat.Piece], counts: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -185,12 +184,12 @@ class NeoProcessor(ProcessorMixin):
             elif learn_from:
                 new, starts = plain.ids_and_starts(piece.text)
                 pairs = zip(new, starts, strict=True)
-                labels += [token if start >= learn_from else NO_LOSS for token, start in pairs]
+                labels += [token if start >= learn_from else IGNORE for token, start in pairs]
             else:
                 new = plain.ids(piece.text)
             input_ids += new
             if not learn_from:
-                labels += [NO_LOSS] * len(new) if learn_from is None else new
+                labels += [IGNORE] * len(new) if learn_from is None else new
         return input_ids, labels
 
     def collate(
@@ -307,7 +306,7 @@ class NeoProcessor(ProcessorMixin):
         kept = data["attention_mask"].bool()
         if return_assistant_tokens_mask:
             data["assistant_masks"] = torch.zeros_like(data["input_ids"])
-            data["assistant_masks"][kept] = torch.cat([(one.labels != NO_LOSS).long() for one in encoded])
+            data["assistant_masks"][kept] = torch.cat([(one.labels != IGNORE).long() for one in encoded])
         if token_types:
             data["mm_token_type_ids"] = (data["input_ids"] == self.ids.image).long()
         if not len(data["image_grid_hw"]):

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from neo.data.collate import PADDING
 from neo.data.loader import Batch
+from neo.model.config import PADDING
 from neo.model.sizes import Arithmetic
 from neo.training.distributed import Ranks
 from neo.training.hardware import peak_memory

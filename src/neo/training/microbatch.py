@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from neo.data.collate import PADDING
-from neo.model.config import NeoVisionConfig
+from neo.model.config import PADDING, NeoVisionConfig
 
 PICTURES = ("pixel_values", "image_grid_hw")
 """Inputs that are not (rows, tokens)."""

@@ -9,7 +9,8 @@ from PIL import Image
 from neo.data.sources import CorpusSource, Source, SyntheticSource
 from neo.data.tools.stats import histogram, stats, write
 from neo.data.tools.walk import some
-from neo.processing.processor import NO_LOSS, NeoProcessor
+from neo.model.config import IGNORE
+from neo.processing.processor import NeoProcessor
 
 QUESTION = {"question": "What?", "answer": "Noise."}
 
@@ -36,7 +37,7 @@ def test_numbers_are_those_of_the_encoded_records(
     assert report["all"]["tokens"]["sum"] == sum(lengths)
     assert report["all"]["tokens"]["median"] == np.median(lengths)
     assert report["all"]["tokens"]["max"] == max(lengths)
-    assert report["all"]["learned"] == sum(int((one.labels != NO_LOSS).sum()) for one in encoded)
+    assert report["all"]["learned"] == sum(int((one.labels != IGNORE).sum()) for one in encoded)
     assert report["all"]["picture_tokens"] == sum(int((one.input_ids == processor.ids.image).sum()) for one in encoded)
     assert report["sources"]["mine"]["tokens"]["sum"] == sum(lengths[:2])
     assert list(report["sources"]) == ["corpus", "mine"]

@@ -21,9 +21,10 @@ from PIL import Image
 
 from neo.data.sources import Source
 from neo.data.tools.walk import Track, shares, some, untracked, walk, where
+from neo.model.config import IGNORE
 from neo.processing import chat
 from neo.processing.image import NeoImageProcessor
-from neo.processing.processor import NO_LOSS, Encoded, NeoProcessor
+from neo.processing.processor import Encoded, NeoProcessor
 
 EXACT_PIXELS = 512 * 512
 """Pictures of so many pixels are shown without loss, larger ones as JPEG, or the page would be too long."""
@@ -112,7 +113,7 @@ class _MakeCard:
 
     def _about(self, encoded: Encoded, family: str) -> str:
         length = len(encoded.input_ids)
-        learned = int((encoded.labels != NO_LOSS).sum())
+        learned = int((encoded.labels != IGNORE).sum())
         pictures = int((encoded.input_ids == self.processor.ids.image).sum())
         about = f"<p><b>{length}</b> tokens: {learned} learned, {pictures} of pictures"
         if family:
@@ -132,7 +133,7 @@ class _MakeCard:
         return f'<div class="pictures">{"".join(figures)}</div>' if figures else ""
 
     def _turns(self, encoded: Encoded, roles: list[str]) -> str:
-        ids, learned = encoded.input_ids.tolist(), (encoded.labels != NO_LOSS).tolist()
+        ids, learned = encoded.input_ids.tolist(), (encoded.labels != IGNORE).tolist()
         starts = [place for place, token in enumerate(ids) if token == self.processor.ids.im_start]
         tokens = list(self._tokens(ids, learned, encoded.image_grid_hw.tolist()))
         written = []
