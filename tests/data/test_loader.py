@@ -320,7 +320,7 @@ def test_pictures_that_cannot_be_decoded(
         f"mine[{k}]" for k in range(20) if k != 7 for _ in "12"
     )
     assert loader.state_dict()["unreadable"] == 2
-    assert "left out mine[7]" in caplog.text
+    assert f"left out mine[7]: {tmp_path}/records.jsonl, line 8: {tmp_path}/cut.png: the picture" in caplog.text
     for rank in (0, 1):
         tolerant = of_files(processor, tmp_path, rank, 2, index=index, max_seq_length=64, max_bad_fraction=0.02)
         assert len(list(tolerant)) == len(batches)

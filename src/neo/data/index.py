@@ -170,17 +170,30 @@ def measure(
         records[row]["first_picture"] = len(sizes)
         # Records and processing raise ValueError for bad input; anything else is a defect.
         try:
-            measured = processor.measure(source[place].messages, share_pixels=True)
+            measured, problem = _measured(source, processor, place)
         except ValueError as error:
-            problems[str(place)] = str(error)
+            problem = str(error)
         else:
             records[row]["tokens"], records[row]["labelled"] = measured.tokens, measured.labelled
             records[row]["pictures"] = len(measured.sizes)
             sizes += measured.sizes
-            if not measured.labelled:
-                problems[str(place)] = NOTHING_TO_LEARN
-        records[row]["problem"] = str(place) in problems
+        if problem:
+            records[row]["problem"], problems[str(place)] = True, problem
     return records, np.array(sizes, dtype=np.uint32).reshape(-1, 2), problems
+
+
+def _measured(source: Source, processor: NeoProcessor, place: int) -> tuple[Any, str]:
+    """What the processor measures of a record, and why it cannot be learned from all the same.
+
+    Raises:
+        ValueError: it cannot be read, with the place where it stands.
+    """
+    record = source[place]
+    try:
+        measured = processor.measure(record.messages, share_pixels=True)
+    except ValueError as error:
+        raise ValueError(record.problem(error)) from error
+    return measured, "" if measured.labelled else record.problem(NOTHING_TO_LEARN)
 
 
 def describe(source: Source, processor: NeoProcessor) -> dict[str, Any]:

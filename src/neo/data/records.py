@@ -66,6 +66,10 @@ class Record:
         """How messages and logs name this record."""
         return f"{self.source}[{self.index}]"
 
+    def problem(self, reason: object) -> str:
+        """Why it cannot be used, with the place it was read from before that."""
+        return f"{self.where}: {reason}" if self.where else str(reason)
+
 
 def known_fields(names: Iterable[str], where: str) -> list[str]:
     """Those columns of a table that are read.

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from neo.data.collate import IGNORE
 from neo.data.index import NOTHING_TO_LEARN, Index
 from neo.data.mixture import Mixture
 from neo.data.packing import BadSample, Document, Measured
 from neo.data.records import Record
+from neo.model.config import IGNORE
 from neo.processing import chat
 
 _NO_PIXELS = torch.empty(0, 0)
@@ -69,9 +69,10 @@ class EncodedStream(Dataset):
         name = self.mixture.name(k)
         # Records, pictures and processing raise ValueError for bad input; anything else is a defect.
         try:
-            return self._encode(k, name, self.mixture[k])
-        except ValueError as error:
+            record = self.mixture[k]
+        except ValueError as error:  # it says itself where the record stands
             return BadSample(k, name, str(error))
+        return self._encode(k, name, record)
 
     def measure(self, k: int) -> Document | Measured | BadSample:
         """Sample k measured, or as a document where that takes no more work."""
@@ -83,12 +84,17 @@ class EncodedStream(Dataset):
             return BadSample(k, name, problem) if problem else Measured(k, name, index.tokens(place))
         try:
             record = source[place]
+        except ValueError as error:
+            return BadSample(k, name, str(error))
+        try:
             if all(isinstance(image, Image.Image) for image in chat.parse(record.messages).images):
                 return self._encode(k, name, record)
             measured = self.processor.measure(record.messages, share_pixels=True)
         except ValueError as error:
-            return BadSample(k, name, str(error))
-        return Measured(k, name, measured.tokens) if measured.labelled else BadSample(k, name, NOTHING_TO_LEARN)
+            return BadSample(k, name, record.problem(error))
+        if not measured.labelled:
+            return BadSample(k, name, record.problem(NOTHING_TO_LEARN))
+        return Measured(k, name, measured.tokens)
 
     def __getitems__(self, task: Task) -> Answer:
         do = self.measure if task.kind == "measure" else self.__getitem__
@@ -99,9 +105,12 @@ class EncodedStream(Dataset):
         return Answer(task.kind, bare, torch.cat(pixels) if pixels else _NO_PIXELS)
 
     def _encode(self, k: int, name: str, record: Record) -> Document | BadSample:
-        encoded = self.processor.encode(record.messages, share_pixels=True)
+        try:
+            encoded = self.processor.encode(record.messages, share_pixels=True)
+        except ValueError as error:
+            return BadSample(k, name, record.problem(error))
         labels = encoded.labels.numpy()
         if (labels == IGNORE).all():
-            return BadSample(k, name, NOTHING_TO_LEARN)
+            return BadSample(k, name, record.problem(NOTHING_TO_LEARN))
         grids = encoded.image_grid_hw.numpy()
         return Document(k, name, encoded.input_ids.numpy(), labels, encoded.pixel_values, grids, record.family)
