@@ -1,5 +1,6 @@
 import errno
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,27 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_is_whole(
     load_tensors(oldest_first(tmp_path)[0], named, [optimizer])
     save(checkpoints, 2)
     assert names(tmp_path) == ["step-000002"]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_run_that_fails_lets_a_checkpoint_come_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, full: bool
+) -> None:
+    named, optimizer = stepped()
+    failed = threading.Event()
+    normal = FileSystem.create_stream
+
+    def late(self: FileSystem, path: Any, mode: str) -> Any:
+        failed.wait()
+        return Path("/dev/full").open(mode) if full else normal(self, path, mode)
+
+    monkeypatch.setattr(FileSystem, "create_stream", late)
+    checkpoints = Checkpoints(tmp_path, 1, True, ALONE)
+    checkpoints.save(1, tensors_of(named, [optimizer]), {"score": None}, lambda folder: None)
+    threading.Timer(0.1, failed.set).start()
+    checkpoints.close()
+    assert os.listdir(tmp_path / "checkpoints") == ([] if full else ["step-000001"])
+    assert ("step-000001 cannot be written (No space left on device)" in caplog.text) == full
 
 
 def test_a_full_disk_at_the_description_or_the_end(tmp_path: Path) -> None:

@@ -96,8 +96,10 @@ class Checkpoints:
             pending.result()
 
     def close(self) -> None:
-        """Let a checkpoint that is being written come to its end, whether well or not."""
+        """Let a checkpoint that is being written come to its end; where nobody waited for it, a failure is logged."""
         self._thread.shutdown()
+        if self._pending is not None and (error := self._pending.exception()):
+            logger.error("%s", error)
 
     def _complete(self, written: Any, temporary: Path, folder: Path) -> None:
         try:
