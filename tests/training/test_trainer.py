@@ -98,6 +98,13 @@ def test_old_checkpoints_go(pt: Path, tmp_path: Path) -> None:
     assert {path.name for path in oldest_first(folder)} == {"step-000003", "step-000004", f"step-{best:06d}"}
 
 
+def test_validation_without_an_answer_is_said(pt: Path, tmp_path: Path) -> None:
+    (tmp_path / "asked.json").write_text(json.dumps([{"messages": [{"role": "user", "content": "What?"}]}]))
+    sources = f"--validation.sources={{asked: {{path: {tmp_path}/asked.json, max_epochs: 1}}}}"
+    with pytest.raises(ValueError, match=r"validation\.sources asked: no record of the first 4 batches has an answer"):
+        build(tiny_recipe("mt", tmp_path / "run", f"--model.path={pt}", sources)).validate()
+
+
 def test_a_folder_with_checkpoints_is_not_overwritten(pt: Path) -> None:
     with pytest.raises(ValueError, match="holds checkpoints of a run"):
         build(tiny_recipe("mt", pt, f"--model.path={pt}", "--resume=false"))

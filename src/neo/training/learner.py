@@ -105,7 +105,11 @@ class Learner:
 
     @torch.no_grad()
     def loss_on(self, batches: Iterable[Batch]) -> float:
-        """The loss over several batches as if they were one, without learning from them."""
+        """The loss over several batches as if they were one, without learning from them.
+
+        Raises:
+            ValueError: there is no label in them.
+        """
         self.model.eval()
         total = torch.zeros(2, device=self.ranks.device)
         for batch in batches:
@@ -114,6 +118,12 @@ class Learner:
                 total += torch.stack([self._forward(piece, one).loss, piece["loss_weights"][:, 1:].sum()])
         self.model.train()
         loss, weight = self.ranks.sum(total).tolist()
+        if not weight:
+            names = ", ".join(self.config.validation.sources)
+            raise ValueError(
+                f"validation.sources {names}: no record of the first {self.config.validation.batches} batches has an "
+                "answer to measure the loss on; neo data check tells what is wrong with the records"
+            )
         return loss / weight
 
     def _pieces(self, batch: Batch) -> list[dict[str, Tensor]]:
