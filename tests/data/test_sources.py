@@ -89,6 +89,39 @@ def test_files_of_a_pattern_a_folder_and_a_list_follow_one_another(tmp_path: Pat
         source(tmp_path, kind="webdataset")
 
 
+def test_ranges_as_webdataset_writes_them(tmp_path: Path) -> None:
+    for number in range(8, 12):
+        (tmp_path / f"part-{number:03}.txt").write_text(f"{number}")
+    assert said(source(tmp_path / "part-{008..011}.txt")) == ["8", "9", "10", "11"]
+    assert said(source(tmp_path / "part-0{0..0}{8..9}.txt")) == ["8", "9"]
+    assert len(source([str(tmp_path / "part-{009..010}.txt"), str(tmp_path / "part-008.txt")])) == 3
+    with pytest.raises(ValueError, match=r"part-012\.txt: there is no such file"):
+        source(tmp_path / "part-{011..012}.txt")
+    with pytest.raises(ValueError, match=r"the range \{011\.\.008\} has no number; write the smaller one first"):
+        source(tmp_path / "part-{011..008}.txt")
+    (tmp_path / "odd-{1..2}.txt").write_text("a name like any other")
+    assert len(source(tmp_path / "odd-{1..2}.txt")) == 1
+
+
+@pytest.mark.parametrize("name", ["000.tar.gz", "000.TGZ", "000.tar.zst"])
+def test_compressed_tars_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    for path in (tmp_path / name, tmp_path):
+        with pytest.raises(ValueError, match=rf"{name}: .* which a compressed tar does not allow; decompress it to a"):
+            source(path)
+    (tmp_path / "a.txt").write_text("text")
+    assert len(source(tmp_path, kind="text")) == 1
+
+
+def test_a_record_has_a_limit_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl").write_text(f"{json.dumps(RECORD)}\n{json.dumps({'text': 'long ' * 100})}\n")
+    monkeypatch.setattr("neo.data.sources.spans.MAX_RECORD_BYTES", 200)
+    records = source(tmp_path / "a.jsonl")
+    assert records[0].messages
+    with pytest.raises(ValueError, match=r"a\.jsonl, record 2: it has 513 bytes; at most 200 are read"):
+        records[1]
+
+
 def test_units_of_plain_text(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\nOne,\nstill one.\n \n\nTwo.\n")
     units = {unit: said(source(tmp_path / "a.txt", text_unit=unit)) for unit in ("line", "paragraph", "document")}

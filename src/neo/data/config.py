@@ -26,7 +26,7 @@ class SourceConfig:
     mean_tokens: float | None = None
     """Tokens of a record on average, for `data.weight_by: tokens` without an index."""
     path: str | list[str] | None = None
-    """A file, a folder of them, a pattern such as data/*.tar, or a list of these."""
+    """A file, a folder of them, a pattern such as data/*.tar, a range as in data/{000..099}.tar, or a list of these."""
     image_root: str | None = None
     """Folder that relative picture paths are relative to; by default that of the file they stand in."""
     caption_prompt: str = CAPTION_PROMPT

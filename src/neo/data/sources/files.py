@@ -1,6 +1,8 @@
 """Which files a recipe means, and of what kind they are."""
 
 import glob
+import re
+from itertools import chain
 from pathlib import Path
 
 from neo.data.config import Kind
@@ -15,6 +17,8 @@ ENDINGS: dict[str, Kind] = {
     ".txt": "text",
 }
 """Kinds that the ending of a name tells."""
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+"""Endings of tars of which no sample can be read without all those before it."""
 
 
 def find_files(path: str | list[str], kind: Kind | None = None) -> list[tuple[Path, Kind]]:
@@ -28,7 +32,7 @@ def find_files(path: str | list[str], kind: Kind | None = None) -> list[tuple[Pa
         ValueError: there are none, or their kind is not clear.
     """
     found: list[tuple[Path, Kind]] = []
-    for one in [path] if isinstance(path, str) else path:
+    for one in chain.from_iterable(map(_expanded, [path] if isinstance(path, str) else path)):
         place = Path(one).expanduser()
         if place.is_dir():
             found += _in_folder(place, kind)
@@ -36,21 +40,40 @@ def find_files(path: str | list[str], kind: Kind | None = None) -> list[tuple[Pa
         files = [place] if place.is_file() else sorted(map(Path, glob.glob(str(place), recursive=True)))
         if not files:
             raise ValueError(f"{one}: there is no such file of records")
-        found += [(file, kind or _told(file)) for file in files]
+        for file in files:
+            if (told := kind or _told(file)) is None:
+                raise ValueError(
+                    f"{file}: its ending tells no kind of records; say which by kind, or end it in {_endings()}"
+                )
+            found.append((file, told))
+    for file, told in found:
+        if told == "webdataset" and file.name.lower().endswith(COMPRESSED):
+            raise ValueError(
+                f"{file}: samples are read in any order, which a compressed tar does not allow; decompress it to a .tar"
+            )
     return found
 
 
-def _told(file: Path) -> Kind:
-    if file.suffix.lower() not in ENDINGS:
-        raise ValueError(f"{file}: its ending tells no kind of records; say which by kind, or end it in {_endings()}")
-    return ENDINGS[file.suffix.lower()]
+def _expanded(path: str) -> list[str]:
+    """A path with a range as WebDataset writes it, shard-{000..099}.tar, as all the paths that it means."""
+    if not (written := re.search(r"\{(\d+)\.\.(\d+)\}", path)) or Path(path).expanduser().exists():
+        return [path]
+    first, last = written.groups()
+    numbers = [f"{number:0{len(first)}}" for number in range(int(first), int(last) + 1)]
+    if not numbers:
+        raise ValueError(f"{path}: the range {written[0]} has no number; write the smaller one first")
+    return [one for number in numbers for one in _expanded(path[: written.start()] + number + path[written.end() :])]
+
+
+def _told(file: Path) -> Kind | None:
+    return "webdataset" if file.name.lower().endswith(COMPRESSED) else ENDINGS.get(file.suffix.lower())
 
 
 def _in_folder(folder: Path, kind: Kind | None) -> list[tuple[Path, Kind]]:
     saved = any((folder / name).exists() for name in ("state.json", "dataset_dict.json"))
     if kind == "datasets" or (kind is None and saved):
         return [(folder, "datasets")]
-    files = [(file, ENDINGS.get(file.suffix.lower())) for file in sorted(folder.iterdir()) if file.is_file()]
+    files = [(file, _told(file)) for file in sorted(folder.iterdir()) if file.is_file()]
     found = [(file, told) for file, told in files if told and kind in (None, told)]
     if not found:
         raise ValueError(f"{folder}: the folder holds no file of records, which would end in {_endings(kind)}")
