@@ -15,7 +15,8 @@ from PIL import Image
 from neo.cli import main
 from neo.cli.data import TOOLS
 from neo.data.index import Index, open_indices
-from neo.data.sources import open_source
+from neo.data.mixture import open_sources
+from neo.data.sources.lines import JsonLines
 from neo.training import load_recipe
 from neo.training.config import ModelConfig
 from neo.training.start import start
@@ -171,15 +172,21 @@ def test_convert(
     assert (code, out) == (0, f"{tmp_path / 'b.parquet'}: 3 records, 1 left out\n")
 
 
-def test_index_of_a_file(run: Callable[..., tuple[int, str, str]], file: Path, tmp_path: Path) -> None:
+def test_index_of_a_file(
+    run: Callable[..., tuple[int, str, str]], refuse: Callable[..., str], file: Path, tmp_path: Path
+) -> None:
     code, out, _ = run("index", file, "--output", tmp_path / "index", "--workers", 0)
     assert code == 0
     assert out.startswith(f"{tmp_path / 'index'}: 3 records, ")
     assert len(Index(tmp_path / "index")) == 3
+    (tmp_path / "taken").touch()
+    assert "taken: where the records of mine.jsonl begin cannot be kept here" in refuse(
+        "index", file, "--output", tmp_path / "taken"
+    )
 
 
 def test_index_of_a_recipe_is_the_one_that_its_run_wants(
-    run: Callable[..., tuple[int, str, str]], recipe: Path, tmp_path: Path
+    run: Callable[..., tuple[int, str, str]], recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the model is still to be grown, with other picture sizes."""
     tiny_data.make_language_model(tmp_path / "llm", tied=True)
@@ -191,22 +198,36 @@ def test_index_of_a_recipe_is_the_one_that_its_run_wants(
     code, out, _ = run("index", recipe, "--workers", 0)
     assert (code, out.count("\n")) == (0, 1)
     config = load_recipe(recipe)
-    sources = [open_source(one, name) for name, one in config.data.sources.items()]
+    monkeypatch.setattr(JsonLines, "scan", None)  # where records begin is kept: a run looks for them no more
+    sources = open_sources(config.data)
     assert isinstance(config.model, ModelConfig)
     _, processor = start(config.model, config.stage, None, config.seed)  # type: ignore[arg-type]
     indices = open_indices(config.data, sources, processor)
     assert [index and len(index) for index in indices] == [3, None]
 
 
+@pytest.mark.parametrize(
+    ("tool", "shown", "words"),
+    [
+        ("check", "checking", []),
+        ("convert", "converting", ["{folder}/a.tar"]),
+        ("preview", "drawing", ["--output", "{folder}/a.html"]),
+    ],
+)
 def test_progress_is_shown_to_people_only(
-    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tool: str,
+    shown: str,
+    words: list[str],
 ) -> None:
     screen = io.StringIO()
     screen.isatty = lambda: True  # type: ignore[method-assign]
     monkeypatch.setattr(sys, "stderr", screen)
-    assert main(["data", "check", str(file)]) == 0
-    assert "checking" in screen.getvalue()
-    assert "checking" not in capsys.readouterr().out
+    assert main(["data", tool, str(file), *(word.format(folder=file.parent) for word in words)]) == 0
+    assert shown in screen.getvalue()
+    assert shown not in capsys.readouterr().out
 
 
 def test_an_interrupt_ends_it(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,6 +148,20 @@ def test_a_tar_with_conversations_and_several_pictures(tmp_path: Path) -> None:
         tar[2]
 
 
+def test_several_processes_open_tars_as_one_does(tmp_path: Path) -> None:
+    for number in range(3):
+        write_tar(tmp_path / f"{number}.tar", {f"{k}.{end}": RED for k in range(number + 1) for end in ("jpg", "json")})
+    config = SourceConfig(path=str(tmp_path / "*.tar"))
+    one, several = open_source(config, "mine"), open_source(config, "mine", workers=2)
+    assert len(one) == len(several) == 6
+    for part, other in zip(one.parts, several.parts, strict=True):
+        assert part.path == other.path
+        assert all(part.span(k) == other.span(k) for k in range(len(part)))
+    (tmp_path / "1.tar").write_bytes(b"no tar" * 1000)
+    with pytest.raises(ValueError, match=r"^\S+/1\.tar: not a whole tar without compression"):
+        open_source(config, "mine", workers=2)
+
+
 def test_a_tar_that_was_cut_short_or_compressed(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", {f"{number}.jpg": RED * 100 for number in range(3)})
     whole = (tmp_path / "a.tar").read_bytes()

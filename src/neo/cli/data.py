@@ -27,11 +27,12 @@ def data_parser() -> ArgumentParser:
     )
 
 
-def add_tools(parser: ArgumentParser) -> None:
-    """Give `data_parser()` its tools; it must be a subcommand already."""
+def add_tools(parser: ArgumentParser) -> Any:
+    """Give `data_parser()` its tools, and return the action that holds them; it must be a subcommand already."""
     tools = parser.add_subcommands(required=True, dest="tool", metavar="TOOL")
     for name, (make, _, about) in TOOLS.items():
         tools.add_subcommand(name, make(), help=about)
+    return tools
 
 
 def data(options: Namespace) -> int:
@@ -151,10 +152,9 @@ def _convert_parser() -> ArgumentParser:
 def _index(options: Namespace) -> int:
     from neo.data.index import build_index, index_folder
 
-    inputs = open_inputs(options)
+    workers = _workers(options)
+    inputs = open_inputs(options, index=True, workers=workers)
     recipe = inputs.recipe
-    if recipe and options.output:
-        recipe.data.index = options.output
     if not (options.output or (recipe and recipe.data.index)):
         raise ValueError(
             f"{options.source} has no data.index to write into; add it, or give --output"
@@ -166,7 +166,7 @@ def _index(options: Namespace) -> int:
         if config.path is None:
             continue
         folder = index_folder(recipe.data, name) if recipe else Path(options.output).expanduser()
-        index = build_index(source, processor, folder, _workers(options), sys.stderr.isatty())
+        index = build_index(source, processor, folder, workers, sys.stderr.isatty())
         mean, problems = index.mean_tokens, index.about["problems"]
         say(
             f"{folder}: {len(index):,} records, {mean:,.0f} tokens on average, {problems:,} that cannot be learned from"

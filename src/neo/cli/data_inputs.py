@@ -36,13 +36,20 @@ class Inputs:
         return [some(source, one, seed) for source, one in zip(self.sources, most, strict=True)]
 
 
-def open_inputs(options: Namespace) -> Inputs:
+def open_inputs(options: Namespace, index: bool = False, workers: int = 0) -> Inputs:
     """The sources that `options.source` names.
+
+    Args:
+        options: `source`, and what goes with it.
+        index: an index is to be made of them, in `options.output` or where the recipe says; so where records begin in
+            their files is kept beside it.
+        workers: as in `open_source`.
 
     Raises:
         ValueError: there are none, or they cannot be opened.
     """
     from neo.data.config import SourceConfig
+    from neo.data.mixture import open_sources
     from neo.data.sources import open_source
 
     if Path(options.source).suffix.lower() in (".yaml", ".yml"):
@@ -52,9 +59,13 @@ def open_inputs(options: Namespace) -> Inputs:
             raise ValueError("--kind and --image-root belong to a file of records; a recipe has them in data.sources")
         recipe = load_recipe(options.source)
         configs = recipe.data.sources
+        if index:
+            recipe.data.index = options.output or recipe.data.index
+            return Inputs(configs, open_sources(recipe.data, workers=workers), recipe)
         return Inputs(configs, [open_source(config, name) for name, config in configs.items()], recipe)
-    config = SourceConfig(kind=options.kind, path=options.source, image_root=options.image_root)
-    source = open_source(config)
+    kept = options.output if index else None
+    config = SourceConfig(kind=options.kind, path=options.source, image_root=options.image_root, index_dir=kept)
+    source = open_source(config, workers=workers)
     return Inputs({source.name: config}, [source])
 
 

@@ -179,12 +179,13 @@ def build_mixture(config: DataConfig, seed: int, given: Mapping[str, Source] | N
     )
 
 
-def open_sources(config: DataConfig, given: Mapping[str, Source] | None = None) -> list[Source]:
+def open_sources(config: DataConfig, given: Mapping[str, Source] | None = None, workers: int = 0) -> list[Source]:
     """The sources of a recipe, in order. Beside an index is kept where records begin in their files, too.
 
     Args:
         config: the recipe's `data`.
         given: those of kind memory, by name.
+        workers: as in `open_source`.
 
     Raises:
         ValueError: a source cannot be opened.
@@ -196,7 +197,7 @@ def open_sources(config: DataConfig, given: Mapping[str, Source] | None = None) 
             continue
         if config.index is not None and source.index_dir is None:
             source = replace(source, index_dir=str(index_folder(config, name)))
-        sources.append(open_source(source, name))
+        sources.append(open_source(source, name, workers))
     return sources
 
 

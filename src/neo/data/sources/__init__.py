@@ -4,6 +4,9 @@ Each kind of file has a module here that reads one of them; `RecordSource` joins
 stands in them.
 """
 
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from neo.data.config import Kind, SourceConfig
@@ -19,12 +22,13 @@ from neo.data.sources.webdataset import Tar
 __all__ = ["CorpusSource", "ListSource", "RecordSource", "Source", "SyntheticSource", "open_source"]
 
 
-def open_source(config: SourceConfig, name: str = "") -> Source:
+def open_source(config: SourceConfig, name: str = "", workers: int = 0) -> Source:
     """The source that a recipe describes.
 
     Args:
         config: its fields.
         name: what messages call it; the file's name by default.
+        workers: processes that look where the samples of tars begin; 0 to do it in this one.
 
     Raises:
         ValueError: a file is missing, or not what its kind asks for, or there is no record.
@@ -36,17 +40,25 @@ def open_source(config: SourceConfig, name: str = "") -> Source:
             return SyntheticSource(config.seed, "train", config.families, config.size, name or "synthetic")
         return CorpusSource(config.seed, "train", config.size, name or "corpus")
     files = find_files(config.path, config.kind)
-    groups = RowGroups()
-    parts = [_rows(file, kind, config, groups) for file, kind in files]
+    parts = _opened(files, config, workers)
     source = RecordSource(name or files[0][0].stem, parts, config.image_root, config.caption_prompt)
     if not len(source):
         raise ValueError(f"{files[0][0]}: the {'file holds' if len(files) == 1 else 'files hold'} no record")
     return source
 
 
-def _rows(path: Path, kind: Kind, config: SourceConfig, groups: RowGroups) -> Rows:
-    """One file of a source."""
+def _opened(files: Sequence[tuple[Path, Kind]], config: SourceConfig, workers: int) -> list[Rows]:
+    """The files of a source, in order."""
     index_dir = None if config.index_dir is None else Path(config.index_dir).expanduser()
+    if workers and len(files) > 1 and all(kind == "webdataset" for _, kind in files):
+        with ProcessPoolExecutor(min(workers, len(files))) as pool:
+            return list(pool.map(partial(Tar, index_dir=index_dir), [file for file, _ in files]))
+    groups = RowGroups()
+    return [_rows(file, kind, config, groups, index_dir) for file, kind in files]
+
+
+def _rows(path: Path, kind: Kind, config: SourceConfig, groups: RowGroups, index_dir: Path | None) -> Rows:
+    """One file of a source."""
     if kind == "datasets":
         return load_dataset(path)
     if kind == "parquet":
