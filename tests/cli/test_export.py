@@ -20,8 +20,8 @@ def test_export_refuses(refuse: Callable, tiny_checkpoint: Path, tmp_path: Path)
     assert "there is something here already" in refuse(
         "export", "--model", tiny_checkpoint, "--output", tiny_checkpoint
     )
-    assert "unknown model 'neo-dem': did you mean neo-demo" in refuse("export", "--model", "neo-dem", "--output", "x")
+    assert "did you mean neo-demo?" in refuse("export", "--model", "neo-dem", "--output", "x")
     words = ["--model", tiny_checkpoint, "--output", tmp_path / "new"]
     assert "no adapter here" in refuse("export", *words, "--adapter", tmp_path)
     assert "dtype='int4' must be one of" in refuse("export", *words, "--dtype", "int4")
-    assert "export.output" in refuse("export", "--model", tiny_checkpoint)
+    assert "neo export needs --output" in refuse("export", "--model", tiny_checkpoint)

@@ -11,6 +11,8 @@ import neo
 from neo.training import load_recipe, train
 from neo.training.metrics import read_metrics
 
+NAMED = ("--model", "neo-demo", "--data", "x")
+
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
@@ -107,15 +109,27 @@ def test_only_the_first_process_prints_the_folder(
         (["--model", "neo-demo"], "neo train needs a recipe, or --model and --data; --data is missing"),
         (["missing.yaml"], "missing.yaml: there is no such recipe"),
         (["missing.yaml", "--data", "x"], "--data does not go with the recipe missing.yaml"),
-        (["--model", "neo-dmo", "--data", "x.json"], "unknown model 'neo-dmo': did you mean neo-demo"),
+        (["--model", "neo-dmo", "--data", "x.json"], "did you mean neo-demo?"),
         (["--model", "neo-demo", "--data", "x.json"], "x.json: there is no such file of records"),
-        (["--epoch", "3"], "--epoch is not an option of neo train; did you mean --epochs?"),
-        (["--learning_rat", "3"], "--learning_rat is not an option of neo train; did you mean --learning-rate?"),
-        (["--model", "neo-demo", "--data", "x", "--lora.rnk", "3"], "lora.rnk is not a field; did you mean rank?"),
+        ([*NAMED, "--epoch", "3"], "--epoch is not an option of neo train; did you mean --epochs?"),
+        (["--modle", "neo-demo", "--data", "x"], "--model is missing; or is --modle it?"),
+        (
+            [*NAMED, "--learning_rat", "3"],
+            "--learning_rat is not an option of neo train; did you mean --learning-rate",
+        ),
+        ([*NAMED, "--lora.rnk", "3"], "lora.rnk is not a field; did you mean lora.rank?"),
+        ([*NAMED, "--lr", "3"], "--lr is not an option of neo train; did you mean opt"),
+        ([*NAMED, "--zebra", "3"], "--zebra is not an option of neo train\n"),
+        ([*NAMED, "--output", "a", "--output_dir", "b"], "--output_dir says again what"),
+        ([*NAMED, "--model.path", "b"], "--model.path says again what"),
+        ([*NAMED, "--gpus", "2"], "--gpus 2 belongs to --dry-run"),
+        (["missing.yaml", "--dry-run", "--gpus", "0"], "must be at least 1"),
+        (["missing.yaml", "--download"], "--download goes with --model"),
+        (["--dry-run=no"], "--dry-run takes no value"),
         (["--epochs", "many"], "--epochs='many' must be a whole number"),
         (["--epochs"], "'--epochs' is no option with its value"),
         (["--model", "neo-demo", "x.json"], "'x.json' is no option with its value"),
-        (["--model", "neo-demo", "--data", "x", "--seed", "[1"], "--seed: '[1' is not a value in YAML"),
+        ([*NAMED, "--seed", "[1"], "--seed: '[1' is not a value in YAML"),
     ],
 )
 def test_mistakes(refuse: Callable, words: list[str], sentence: str) -> None:

@@ -144,7 +144,7 @@ def test_sizes_are_mostly_128_and_multiples_of_32():
 
 
 def test_wrong_arguments_are_one_clear_sentence():
-    with pytest.raises(ValueError, match='Unknown family "colour": did you mean "color"\\?'):
+    with pytest.raises(ValueError, match='Unknown family "colour"; did you mean color\\?'):
         generate(0, 0, families={"colour": 1.0})
     with pytest.raises(ValueError, match='Unknown split "val"'):
         generate(0, 0, "val")

@@ -154,7 +154,7 @@ def test_missing_extras(pt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (["--lora.dropout=1"], "lora.dropout=1.0 must be at least 0 and below 1"),
         (["--lora.target_modules=[q_prj]"], "'q_prj' is not a projection; did you mean q_proj"),
         (["--lora.target_modules=[]"], "lora.target_modules is empty"),
-        (["--lora.rnk=2"], "lora.rnk is not a field; did you mean rank"),
+        (["--lora.rnk=2"], "lora.rnk is not a field; did you mean lora.rank"),
         (["--stage=mt"], "lora belongs to stage sft and a model from model.path, not to stage mt"),
         (["--lora.quantize=nf4", "--distributed.strategy=fsdp"], "use distributed.strategy ddp with it, not fsdp"),
     ],

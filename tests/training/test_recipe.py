@@ -53,6 +53,19 @@ def test_values_take_the_type_of_their_field(tmp_path: Path) -> None:
     assert load_recipe(write(tmp_path), ["--lora=null"]).lora is None
 
 
+def test_a_slip_is_blamed_on_the_file_or_on_the_command_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"recipe\.yaml: stepz is not a field; did you mean steps\?"):
+        load_recipe(write(tmp_path, stepz=3), ["--seed=2"])
+    with pytest.raises(ValueError, match="on the command line: keep='few' must be a whole number"):
+        load_recipe(write(tmp_path, output_dir=None), ["--output_dir=out", "--keep=few"])
+    assert load_recipe(write(tmp_path, output_dir=None), ["--set.output_dir=out"]).output_dir == "out"
+
+
+def test_nonsense_is_not_taken_for_a_slip(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"zebra is not a field$"):
+        load_recipe(write(tmp_path), ["--zebra=3"])
+
+
 def test_a_written_recipe_reads_back(tmp_path: Path) -> None:
     config = load_recipe(write(tmp_path))
     (tmp_path / "again.yaml").write_text(yaml.safe_dump(config.to_dict()))
@@ -63,14 +76,23 @@ def test_a_written_recipe_reads_back(tmp_path: Path) -> None:
     ("override", "words"),
     [
         ("--stepz=3", "stepz is not a field; did you mean steps?"),
-        ("--optimizer.learnin_rate=3", "optimizer.learnin_rate is not a field; did you mean learning_rate?"),
-        ("--data.sources.mine.wieght=3", "data.sources.mine.wieght is not a field; did you mean weight?"),
+        ("--optimizer.learnin_rate=3", "optimizer.learnin_rate is not a field; did you mean optimizer.learning_rate?"),
+        ("--data.sources.mine.wieght=3", "mine.wieght is not a field; did you mean data.sources.mine.weight?"),
+        ("--learning_rate=1", "learning_rate is not a field; did you mean optimizer.learning_rate?"),
+        ("--lr=1", "lr is not a field; did you mean optimizer.learning_rate?"),
+        ("--epochs=3", "epochs is not a field; did you mean steps (a recipe counts steps, not epochs)?"),
+        ("--batch_size=3", "batch_size is not a field; did you mean data.rows_per_batch?"),
+        ("--data.max_length=3", "data.max_length is not a field; did you mean data.max_seq_length?"),
+        ("--max_epoch=3", "max_epoch is not a field; did you mean data.sources.NAME.max_epochs?"),
+        ("--zebra=3", "on the command line: zebra is not a field"),
+        ("--lora.zebra=3", "lora.zebra is not a field; choose one of rank, alpha, dropout, target_modules, quantize"),
+        ("--set.steps=many", "on the command line: steps='many' must be a whole number"),
         ("--stage=rl", "rl"),
-        ("--steps=many", "recipe.yaml: steps='many' must be a whole number"),
+        ("--steps=many", "on the command line: steps='many' must be a whole number"),
         ("--steps=true", "steps=True must be a whole number"),
         ("--optimizer.learning_rate=fast", "optimizer.learning_rate='fast' must be a number"),
         ("--resume=maybe", "resume='maybe' must be true or false"),
-        ("--data.sources.mine.max_epochs=0", "recipe.yaml: data.sources.mine: max_epochs=0 must be at least 1"),
+        ("--data.sources.mine.max_epochs=0", "on the command line: data.sources.mine: max_epochs=0 must be at least 1"),
         ("--data.sources.mine.path=[a, [b]]", "data.sources.mine.path[1]=['b'] must be a text"),
         ("--data.sources=[a]", "data.sources must hold fields of the form 'name: value', not ['a']"),
         ("--optimizer=adamw", "optimizer must hold fields of the form 'name: value', not 'adamw'"),
@@ -84,7 +106,7 @@ def test_a_written_recipe_reads_back(tmp_path: Path) -> None:
         ("--model.pre_buffer_layers=2", "pre_buffer_layers=2 go together"),
         ("--model.text={hidden_size: 8}", "model.path='some/model' fixes all sizes"),
         ("--optimizer.warmup_steps=2000", "warmup_steps=2000 is above steps=1000"),
-        ("--optimizer.part_learning_rates={output hed: 1}", "'output hed' is no part; did you mean 'output head'?"),
+        ("--optimizer.part_learning_rates={output hed: 1}", "'output hed' is no part; did you mean output head?"),
         ("--optimizer.schedule=linear", "linear"),
         ("--optimizer.clip=0", "clip=0"),
         ("--optimizer.beta2=1", "beta2=1"),

@@ -147,7 +147,7 @@ def test_some_records_may_be_bad(tune: Any, caplog: pytest.LogCaptureFixture) ->
     [
         ({"model": None}, "the model is missing"),
         ({"dataset": None}, "the dataset is missing"),
-        ({"model": "neo-dmo"}, "unknown model 'neo-dmo': did you mean neo-demo"),
+        ({"model": "neo-dmo"}, "did you mean neo-demo?"),
         ({"dataset": []}, "dataset is empty"),
         ({"dataset": {"conversations": []}}, "dataset is one record; give a list of records"),
         ({"dataset": {"train": [], "test": []}}, "dataset has the splits train, test; give one of them"),
@@ -162,7 +162,8 @@ def test_some_records_may_be_bad(tune: Any, caplog: pytest.LogCaptureFixture) ->
         ({"learning_rate": -1}, "learning_rate=-1.0 must be at least 0"),
         ({"save_steps": 0}, "save_every=0 must be at least 1"),
         ({"stepz": 3}, "stepz is not a field; did you mean steps?"),
-        ({"lora": {"rnk": 3}}, "lora.rnk is not a field; did you mean rank?"),
+        ({"batchsize": 3}, "train has no argument batchsize; did you mean batch_size?"),
+        ({"lora": {"rnk": 3}}, "lora.rnk is not a field; did you mean lora.rank?"),
         ({"lora": 16}, "lora must hold fields of the form 'name: value', not 16"),
         ({"data": {"max_seq_length": 16}}, "tokens are more than the 16 of a row (data.max_seq_length)"),
     ],

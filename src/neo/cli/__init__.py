@@ -5,7 +5,6 @@ that help comes at once.
 """
 
 import os
-import re
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable
@@ -15,9 +14,10 @@ from jsonargparse import Namespace
 from neo.cli.ask import ask, ask_parser, chat, chat_parser, words_last
 from neo.cli.bench import bench, bench_parser
 from neo.cli.console import complain, make_parser, quiet_libraries
-from neo.cli.data import MISSING, add_tools, data, data_parser
+from neo.cli.data import add_tools, data, data_parser
 from neo.cli.export import export, export_parser
 from neo.cli.info import info, info_parser, init, init_parser
+from neo.cli.mistakes import explained
 from neo.cli.serve import serve, serve_parser
 from neo.cli.train import train, train_parser
 from neo.version import __version__
@@ -41,9 +41,6 @@ def main(argv: list[str] | None = None) -> int:
         options = parse(sys.argv[1:] if argv is None else argv)
         quiet_libraries()
         return COMMANDS[options.command](options[options.command])
-    except ArgumentError as error:
-        complain(f"{_plainly(str(error))} (neo --help and neo COMMAND --help list what there is)")
-        return 2
     except ValueError as error:
         complain(error)
         return 2
@@ -57,21 +54,11 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-def _plainly(complaint: str) -> str:
-    """The argument parser's words for people."""
-    wrong = re.match(r"Parser key \"(\w+)\":\s+Expected a <class '(\w+)'>\. Got value: (.*)", complaint)
-    if wrong:
-        kind = {"int": "a whole number", "float": "a number"}.get(wrong[2], wrong[2])
-        return f"--{wrong[1].replace('_', '-')} must be {kind}, not {wrong[3]!r}"
-    missing = {"ask.words": "neo ask needs a question", **MISSING}
-    return missing.get(complaint.rpartition(": ")[2], complaint)
-
-
 def parse(words: list[str]) -> Namespace:
     """The command and its options.
 
     Raises:
-        ArgumentError, ValueError: they make no sense; the message says why.
+        ValueError: they make no sense; the message says why.
     """
     parser = make_parser(
         "", "NEO, a vision-language model: ask about pictures, train your own.", "[--version] COMMAND ..."
@@ -86,7 +73,7 @@ def parse(words: list[str]) -> Namespace:
     commands.add_subcommand("train", train_parser(), help="fine-tune on records, or run a recipe")
     data = data_parser()
     commands.add_subcommand("data", data, help="look at data: check, stats, preview, convert, index")
-    add_tools(data)
+    tools = add_tools(data)
     commands.add_subcommand("export", export_parser(), help="merge an adapter, change the dtype")
     commands.add_subcommand("bench", bench_parser(), help="how fast a model answers on this machine")
     commands.add_subcommand("serve", serve_parser(), help="answer over HTTP, as OpenAI does")
@@ -100,4 +87,8 @@ def parse(words: list[str]) -> Namespace:
         if not {"-h", "--help"} & set(words):
             return Namespace(command="train", train=Namespace(words=words[1:]))
         words = ["train", "--help"]
-    return parser.parse_args(words)
+    try:
+        return parser.parse_args(words)
+    except ArgumentError as error:
+        of_tools = {f"data {name}": tool for name, tool in tools.choices.items()}
+        raise ValueError(explained(str(error), words, {"": parser, **commands.choices, **of_tools})) from error

@@ -1,6 +1,5 @@
 """`neo train`."""
 
-import difflib
 import logging
 import os
 from collections.abc import Sequence
@@ -10,6 +9,9 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from neo.cli.console import make_parser, quiet_transformers, say
+from neo.suggestion import nearest
+
+logger = logging.getLogger(__name__)
 
 OPTIONS = {
     "--model": ("model", str, "what to fine-tune: neo-demo, NEO-2B-SFT and the like, a hub id or a folder"),
@@ -23,6 +25,7 @@ OPTIONS = {
 }
 """Options without a recipe: the argument of `neo.training.train` that each is, its type, and what it says."""
 DOWNLOAD, DRY_RUN, GPUS = "--download", "--dry-run", "--gpus"
+NUMBERS = {int: "a whole number", float: "a number"}
 
 
 def train_parser() -> ArgumentParser:
@@ -60,55 +63,88 @@ class Request:
 
 def train(options: Namespace) -> int:
     """`neo train`"""
-    from neo.training.plan import plan
-
     request = read(options.words)
-    quiet_transformers()
-    if not request.dry_run:
+    first = os.environ.get("RANK", "0") == "0"
+    if first and not request.dry_run:
         logging.getLogger("neo").setLevel(logging.INFO)
+        # At once: what follows takes seconds, importing torch to begin with.
+        logger.info("starting %s", request.recipe or f"to fine-tune {request.options['model']}")
+    quiet_transformers()
     config, given = _prepared(request)
     if request.dry_run:
+        from neo.training.plan import plan
+
         say(plan(config, request.gpus or 1).report())
         return 0
     from neo.training import trainer
 
     folder = trainer.train(config, given)
-    if os.environ.get("RANK", "0") == "0":
+    if first:
         say(str(folder))
     return 0
 
 
 def read(words: Sequence[str]) -> Request:
-    """Sort the words of a command line.
+    """Sort the words of a command line; names of fields are not looked at, which would need torch.
 
     Raises:
         ValueError: they make no sense; the message says why.
     """
-    from neo.training.recipe import made
-
     rest = list(words)
     request = Request(rest.pop(0) if rest and not rest[0].startswith("-") else None)
     while rest:
         word = rest.pop(0)
         name, equals, text = word.partition("=")
         known = name.replace("_", "-")
-        if word in (DOWNLOAD, DRY_RUN):
-            request.dry_run = request.dry_run or word == DRY_RUN
-            request.options |= {"download": True} if word == DOWNLOAD else {}
+        if known in (DRY_RUN, DOWNLOAD):
+            if equals:
+                raise ValueError(f"{known} takes no value")
+            if known == DRY_RUN:
+                request.dry_run = True
+            else:
+                request.options["download"] = True
             continue
         if not name.startswith("--") or not (equals or rest):
             raise ValueError(f"{word!r} is no option with its value; write --name value or --name=value")
         text = text if equals else rest.pop(0)
         if known == GPUS:
-            request.gpus = made(int, _number(text), "", GPUS)
+            request.gpus = _typed(int, text, GPUS)
         elif known in OPTIONS:
             argument, kind, _ = OPTIONS[known]
-            value = made(kind, text if kind is str else _number(text), "", known)
+            value = _typed(kind, text, known)
             request.options[argument] = [*request.options.get(argument, []), value] if known == "--data" else value
         else:
             request.overrides += [name, text]
     _check(request)
     return request
+
+
+def _typed(kind: type, text: str, name: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{name}={text!r} must be {NUMBERS[kind]}") from None
+
+
+def _check(request: Request) -> None:
+    given = [name for name, (argument, *_) in OPTIONS.items() if argument in request.options]
+    if request.gpus is not None and (request.gpus < 1 or not request.dry_run):
+        raise ValueError(
+            f"{GPUS} {request.gpus} belongs to {DRY_RUN} and must be at least 1; a run on several GPUs is started by "
+            "torchrun (docs/training.md)"
+        )
+    if request.recipe is not None and "download" in request.options:
+        raise ValueError(f"{DOWNLOAD} goes with --model; for the recipe {request.recipe} use 'hf download'")
+    if request.recipe is not None and given:
+        raise ValueError(
+            f"{given[0]} does not go with the recipe {request.recipe}, whose own fields say that "
+            "(model.path, data.sources, steps, output_dir, ...); leave out one of them"
+        )
+    if request.recipe is None:
+        for name in ("--model", "--data"):
+            if name not in given:
+                slip = next((f"; or is {one} it?" for one in request.overrides[::2] if nearest(one, [name])), "")
+                raise ValueError(f"neo train needs a recipe, or --model and --data; {name} is missing{slip}")
 
 
 def _prepared(request: Request) -> tuple[Any, Any]:
@@ -119,36 +155,23 @@ def _prepared(request: Request) -> tuple[Any, Any]:
 
     if request.recipe is not None:
         return load_recipe(request.recipe, request.overrides), None
+    _check_fields(request)
     return prepare(**request.options, **override({}, request.overrides))
 
 
-def _check(request: Request) -> None:
+def _check_fields(request: Request) -> None:
+    """Those that a command line without a recipe sets."""
     from neo.training.config import TrainConfig
+    from neo.training.recipe import meant
 
-    given = [name for name, (argument, *_) in OPTIONS.items() if argument in request.options]
-    if request.recipe is not None:
-        if given:
-            raise ValueError(
-                f"{given[0]} does not go with the recipe {request.recipe}, whose own fields say that "
-                "(model.path, data.sources, steps, output_dir, ...); leave out one of them"
-            )
-        return
-    names = {one.name for one in fields(TrainConfig)}
+    known = {one.name for one in fields(TrainConfig)}
     for name in request.overrides[::2]:
-        if name.removeprefix("--").partition(".")[0] not in names:
-            choices = [*OPTIONS, DOWNLOAD, DRY_RUN, GPUS, *(f"--{one}" for one in sorted(names))]
-            nearest = difflib.get_close_matches(name, choices, n=1, cutoff=0.0)[0]
-            raise ValueError(f"{name} is not an option of neo train; did you mean {nearest}?")
-    for name in ("--model", "--data"):
-        if name not in given:
-            raise ValueError(f"neo train needs a recipe, or --model and --data; {name} is missing")
-
-
-def _number(text: str) -> Any:
-    """The number that a text is, otherwise the text."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
+        field_name = name.removeprefix("--").removeprefix("set.").partition(".")[0]
+        if field_name in request.options:
+            raise ValueError(f"{name} says again what another option has said; leave out one of them")
+        if field_name not in known:
+            near = nearest(name, [*OPTIONS, DOWNLOAD, DRY_RUN, GPUS])
+            raise ValueError(
+                f"{name} is not an option of neo train"
+                + (f"; did you mean {near}?" if near else meant(field_name, "", known))
+            )

@@ -4,7 +4,6 @@ Weights are read through memory maps, one tensor at a time, so that what is quan
 twice; what is right as it lies in the file is used there.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -25,6 +24,7 @@ from neo.model.config import NeoConfig
 from neo.model.device import DTYPES, choose_device
 from neo.model.neo import NeoForConditionalGeneration
 from neo.processing.processor import NeoProcessor
+from neo.suggestion import suggestion
 
 
 def load_model(
@@ -113,8 +113,7 @@ def _check_names(overrides: Mapping[str, Any]) -> None:
     known = [*(field.name for field in fields(NeoConfig)), "attn_implementation", "min_pixels", "max_pixels"]
     for key in overrides:
         if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise ValueError(f"{key} is not an option of load_model or a field of NeoConfig; did you mean {nearest}?")
+            raise ValueError(f"{key} is not an option of load_model or a field of NeoConfig{suggestion(key, known)}")
 
 
 def _check_tokenizer(folder: Path) -> None:
@@ -131,7 +130,8 @@ def _spread(folder: Path, dtype: Any, device_map: Any, config_fields: dict[str, 
         import accelerate  # noqa: F401
     except ImportError as error:
         raise ValueError("device_map needs accelerate: pip install accelerate") from error
-    return NeoForConditionalGeneration.from_pretrained(folder, dtype=dtype, device_map=device_map, **config_fields)
+    with checkpoint.without_progress_bars():
+        return NeoForConditionalGeneration.from_pretrained(folder, dtype=dtype, device_map=device_map, **config_fields)
 
 
 def _mapped(folder: Path, config_fields: dict[str, Any]) -> NeoForConditionalGeneration:

@@ -7,6 +7,7 @@ On disk, the names are the published ones; transformers renames while loading an
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
+from transformers.utils import logging as transformers_logging
 
 from neo.model.config import NeoConfig
 
@@ -40,6 +42,18 @@ def register_published_names() -> None:
     """Tell transformers how to rename the tensors of a `neo_chat` checkpoint."""
     renamings = [WeightRenaming(published, ours) for published, ours in PUBLISHED_TO_OURS]
     register_checkpoint_conversion_mapping("neo_chat", renamings, overwrite=True)
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Inside, transformers loads without a bar on stderr; afterwards its switch is as it was."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def our_name(published: str) -> str:

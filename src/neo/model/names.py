@@ -3,7 +3,6 @@
 Nothing is fetched unless asked: without `download`, a hub id must be in the local Hugging Face cache already.
 """
 
-import difflib
 import json
 import re
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 
 from neo.model.config import NeoConfig
+from neo.suggestion import suggestion
 
 BUNDLED = ("neo-demo",)
 """Models that come with the package."""
@@ -60,9 +60,10 @@ def resolve(name: str | Path, download: bool = False) -> Path:
     if "/" in str(name) or "\\" in str(name):
         raise ValueError(f"{name}: there is no such folder")
     choices = [*BUNDLED, *PUBLISHED]
-    nearest = difflib.get_close_matches(str(name).lower(), [one.lower() for one in choices], n=1, cutoff=0.0)[0]
-    nearest = next(one for one in choices if one.lower() == nearest)
-    raise ValueError(f"unknown model {name!r}: did you mean {nearest}? A hub id (owner/name) or a folder will do too")
+    raise ValueError(
+        f"unknown model {name!r}, and no folder of that name is here{suggestion(name, choices)}; a name, a hub id "
+        "(owner/name) or a folder will do"
+    )
 
 
 def new_folder(output: str | Path) -> Path:

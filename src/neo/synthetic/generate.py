@@ -1,11 +1,11 @@
 """The door: sample number `index` of the endless stream of a seed."""
 
-import difflib
 from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image
 
+from neo.suggestion import suggestion
 from neo.synthetic.chart import chart, chart_turns, draw_chart
 from neo.synthetic.dialogue import compatible, described_turns, passage, text_turns
 from neo.synthetic.receipt import draw_receipt, receipt, receipt_turns
@@ -93,8 +93,7 @@ def _stream(seed: int, index: int, split: str) -> np.random.Generator:
 def _checked(families: Mapping[str, float]) -> Mapping[str, float]:
     for name, weight in families.items():
         if name not in FAMILIES:
-            nearest = difflib.get_close_matches(name, FAMILIES, n=1, cutoff=0.0)[0]
-            raise ValueError(f'Unknown family "{name}": did you mean "{nearest}"?')
+            raise ValueError(f'Unknown family "{name}"{suggestion(name, FAMILIES)}')
         if not 0 <= weight < float("inf"):
             raise ValueError(f'The weight of family "{name}" must be a number from 0 up, got {weight}.')
     if not sum(families.values()) > 0:

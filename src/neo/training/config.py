@@ -1,12 +1,12 @@
 """What a training run is made of: the fields of recipes (`neo.training.recipe`)."""
 
-import difflib
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from neo.data.config import DataConfig, SourceConfig, at_least
 from neo.model.adapter import PROJECTIONS
 from neo.model.config import NeoTextConfig, NeoVisionConfig
+from neo.suggestion import suggestion
 from neo.training.metrics import MetricsConfig
 from neo.training.optimizer import OptimizerConfig
 
@@ -53,8 +53,7 @@ class ModelConfig:
         for part, kind in (("text", NeoTextConfig), ("vision", NeoVisionConfig)):
             known = {one.name for one in fields(kind)}
             if unknown := sorted(getattr(self, part).keys() - known):
-                nearest = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.0)[0]
-                raise ValueError(f"model.{part}.{unknown[0]} is not a field; did you mean {nearest}?")
+                raise ValueError(f"model.{part}.{unknown[0]} is not a field{suggestion(unknown[0], known)}")
 
 
 @dataclass
@@ -114,8 +113,7 @@ class LoraConfig:
             raise ValueError("lora.target_modules is empty; name projections, or leave it out for all")
         for name in self.target_modules or ():
             if name not in PROJECTIONS:
-                nearest = difflib.get_close_matches(name, PROJECTIONS, n=1, cutoff=0.0)[0]
-                raise ValueError(f"lora.target_modules: {name!r} is not a projection; did you mean {nearest}?")
+                raise ValueError(f"lora.target_modules: {name!r} is not a projection{suggestion(name, PROJECTIONS)}")
 
     @property
     def scaled_by(self) -> int:

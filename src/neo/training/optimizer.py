@@ -1,6 +1,5 @@
 """Optimisers and the learning rate."""
 
-import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ import torch
 
 from neo.data.config import at_least
 from neo.model.neo import NeoForConditionalGeneration
+from neo.suggestion import suggestion
 from neo.training.stages import EVERYTHING, LLM_HW, LLM_TEXT, PRE_BUFFER, parts
 
 WARMUP_FRACTION = 0.03
@@ -68,8 +68,8 @@ class OptimizerConfig:
             raise ValueError(f"optimizer.beta1={self.beta1} and beta2={self.beta2} must be below 1")
         for part, rate in self.part_learning_rates.items():
             if part not in EVERYTHING:
-                nearest = difflib.get_close_matches(part, sorted(EVERYTHING), n=1, cutoff=0.0)[0]
-                raise ValueError(f"optimizer.part_learning_rates: {part!r} is no part; did you mean {nearest!r}?")
+                near = suggestion(part, sorted(EVERYTHING))
+                raise ValueError(f"optimizer.part_learning_rates: {part!r} is no part{near}")
             if not rate > 0:
                 raise ValueError(f"optimizer.part_learning_rates: {part!r} has rate {rate}, which must be above 0")
 

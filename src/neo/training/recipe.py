@@ -1,7 +1,7 @@
 """Recipes: a YAML file with the fields of `TrainConfig`, any of which the command line overrides by its dotted name."""
 
-import difflib
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -9,8 +9,27 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from neo.suggestion import nearest, suggestion
 from neo.training.config import TrainConfig
 
+ELSEWHERE = {
+    "epochs": "steps (a recipe counts steps, not epochs)",
+    "num_train_epochs": "steps (a recipe counts steps, not epochs)",
+    "max_steps": "steps",
+    "batch_size": "data.rows_per_batch",
+    "per_device_train_batch_size": "data.rows_per_batch (of all devices together)",
+    "gradient_accumulation_steps": "micro_batch_rows",
+    "lr": "optimizer.learning_rate",
+    "warmup_ratio": "optimizer.warmup_fraction",
+    "lr_scheduler_type": "optimizer.schedule",
+    "max_grad_norm": "optimizer.clip",
+    "max_length": "data.max_seq_length",
+    "save_steps": "save_every",
+    "logging_steps": "log_every",
+    "save_total_limit": "keep",
+    "gradient_checkpointing": "activation_checkpointing",
+}
+"""What `neo.training.train` and other trainers call a field, and its name in a recipe."""
 KINDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -19,10 +38,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
     Args:
         path: YAML file with the fields of `TrainConfig`.
-        overrides: command-line words: `["--steps", "100", "--optimizer.learning_rate=1e-4"]`.
+        overrides: command-line words: `["--steps", "100", "--optimizer.learning_rate=1e-4"]`; `--set.steps` is
+            `--steps`, too.
 
     Raises:
-        ValueError: no such file, an unknown field (the nearest name is given), or a value that does not fit.
+        ValueError: no such file, an unknown field (a name like it is given), or a value that does not fit; the message
+            tells whether the file is wrong or the command line.
     """
     path = Path(path)
     if not path.is_file():
@@ -33,7 +54,20 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         raise ValueError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a recipe holds fields of the form 'name: value'")
-    return make_config(override(values, overrides), f"{path}: ")
+    try:
+        return make_config(override(copy.deepcopy(values), overrides))
+    except ValueError as error:
+        in_file = str(error) == _complaint(values)
+        raise ValueError(f"{path if in_file else 'on the command line'}: {error}") from error
+
+
+def _complaint(values: dict[str, Any]) -> str | None:
+    """What is wrong with a recipe by itself."""
+    try:
+        make_config(values)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def override(values: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
@@ -47,7 +81,7 @@ def override(values: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
         name, equals, text = rest.pop(0).partition("=")
         if not name.startswith("--") or not (equals or rest):
             raise ValueError(f"{name!r} is not an override; write --name value or --name=value")
-        *parents, last = name.removeprefix("--").split(".")
+        *parents, last = name.removeprefix("--").removeprefix("set.").split(".")
         place = values
         for parent in parents:
             if place.get(parent) is None:
@@ -113,8 +147,7 @@ def _dataclass(kind: Any, value: Any, where: str, name: str) -> Any:
     hints = get_type_hints(kind)
     for key in value:
         if key not in hints:
-            nearest = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.0)[0]
-            raise ValueError(f"{where}{prefix}{key} is not a field; did you mean {nearest}?")
+            raise ValueError(f"{where}{prefix}{key} is not a field{meant(str(key), prefix, hints)}")
     missing = [one.name for one in fields(kind) if one.name not in value and one.default is one.default_factory]
     if missing:
         raise ValueError(f"{where}{prefix}{missing[0]} is missing; every run needs it")
@@ -124,6 +157,34 @@ def _dataclass(kind: Any, value: Any, where: str, name: str) -> Any:
     except ValueError as error:
         place = f"{name}: " if name and not str(error).startswith(name) else ""
         raise ValueError(f"{where}{place}{error}") from error
+
+
+def meant(name: str, prefix: str = "", siblings: Iterable[str] = ()) -> str:
+    """The end of a sentence about a field that there is not: the one that was meant, if that can be told.
+
+    Args:
+        name: its name.
+        prefix: what it is a field of, as `optimizer.`.
+        siblings: the fields of that, thought of before those elsewhere in a recipe.
+    """
+    if name in ELSEWHERE:
+        return f"; did you mean {ELSEWHERE[name]}?"
+    if near := nearest(name, siblings):
+        return f"; did you mean {prefix}{near}?"
+    places = _places(TrainConfig)
+    near = nearest(name, places)
+    return f"; did you mean {places[near]}?" if near else suggestion(name, siblings)
+
+
+def _places(kind: Any, prefix: str = "") -> dict[str, str]:
+    """Names of fields, at any depth of a dataclass, to their dotted names."""
+    places: dict[str, str] = {}
+    for name, hint in get_type_hints(kind).items():
+        places.setdefault(name, prefix + name)
+        for inner in filter(is_dataclass, (hint, *get_args(hint))):
+            deeper = f"{prefix}{name}." + ("NAME." if get_origin(hint) is dict else "")
+            places = _places(inner, deeper) | places
+    return places
 
 
 def _check_dict(value: Any, where: str, name: str) -> None:

@@ -11,8 +11,9 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from inspect import signature
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 from PIL import Image
@@ -24,6 +25,7 @@ from neo.data.sources import ListSource, Source
 from neo.model import names
 from neo.model.device import choose_device
 from neo.processing.processor import NeoProcessor
+from neo.suggestion import nearest
 from neo.training import trainer
 from neo.training.config import LoraConfig, TrainConfig
 from neo.training.recipe import made, make_config
@@ -126,6 +128,9 @@ def prepare(
     Raises:
         ValueError: as `train`.
     """
+    for name in fields.keys() - get_type_hints(TrainConfig):
+        if near := nearest(name, signature(prepare).parameters):
+            raise ValueError(f"train has no argument {name}; did you mean {near}?")
     if model is None or dataset is None:
         missing = "model" if model is None else "dataset"
         raise ValueError(f"fine-tuning needs a model and a dataset, and the {missing} is missing")
@@ -160,6 +165,7 @@ def prepare(
     mixture = build_mixture(config.data, config.seed, given)
     source = mixture.sources[[one.name for one in mixture.sources].index(NAME)]
     places = range(len(source)) if mixture.epoch is None else [mixture.locate(k)[1] for k in range(mixture.epoch)]
+    logger.info("looking at %d records", len(places))
     processor = NeoProcessor.from_pretrained(folder, **config.model.vision)
     most = values["data"].get("max_seq_length", MAX_TOKENS)
     budget = config.data.max_bad_fraction * max(len(places), BUDGET_START / epochs)
@@ -187,7 +193,7 @@ def _look_at(
     every = -(-len(places) // LOOKED_AT)
     looked_at = places[::every]
     if every > 1:
-        logger.info("%d of %d records are looked at", len(looked_at), len(places))
+        logger.info("only %d of them, evenly spread", len(looked_at))
     records, _, problems = measure(source, processor, looked_at)
     reasons = {int(place): reason for place, reason in problems.items()}
     for place, tokens in zip(looked_at, records["tokens"].tolist(), strict=True):

@@ -1,5 +1,6 @@
 """The model and processor that a run starts from."""
 
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from transformers import GenerationConfig
 
 from neo.data.mixture import Mixture
 from neo.model import names
-from neo.model.checkpoint import adopt_token_ids
+from neo.model.checkpoint import adopt_token_ids, without_progress_bars
 from neo.model.config import NeoConfig, preset
 from neo.model.from_llm import grown_config
 from neo.model.neo import NeoForConditionalGeneration
@@ -21,6 +22,8 @@ from neo.training.config import ModelConfig
 from neo.training.distributed import Ranks, settle
 from neo.training.grow import grow, make_processor
 
+logger = logging.getLogger(__name__)
+
 
 def load(path: str | Path) -> tuple[NeoForConditionalGeneration, NeoProcessor]:
     """A NEO by its name or folder, or a checkpoint on the way of a run, in float32 and its processor.
@@ -29,12 +32,14 @@ def load(path: str | Path) -> tuple[NeoForConditionalGeneration, NeoProcessor]:
         ValueError: the folder holds no whole checkpoint.
     """
     folder = _resolved(path)
+    logger.info("loading %s", path)
     if (folder / checkpoint.STATE).is_file():
         model, processor = skeleton(folder)
         settle(model, torch.device("cpu"))
         checkpoint.load_tensors(folder, dict(model.named_parameters()))
         return model, processor
-    model = NeoForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    with without_progress_bars():
+        model = NeoForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     return model, NeoProcessor.from_pretrained(folder)
 
 
