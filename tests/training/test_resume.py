@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from neo.processing.processor import NeoProcessor
-from neo.training import TrainConfig, start, train
+from neo.training import TrainConfig, checkpoint, start, train
 from neo.training.checkpoint import oldest_first, read_state
 from neo.training.learner import Learner
 
@@ -66,6 +66,23 @@ def die_while_saving(config: TrainConfig, name: str) -> None:
     train(config)
 
 
+def test_killed_while_an_old_checkpoint_is_deleted(pt: Path, whole: dict[str, Path], tmp_path: Path) -> None:
+    config = recipe(pt, tmp_path, "--precision=fp32", "--keep=1", "--keep_best=false")
+    assert apart(die_while_deleting, config) == -signal.SIGKILL
+    assert files(tmp_path / "checkpoints") == {".step-000002.tmp", "step-000004"}
+    assert_same(whole["fp32"], train(config))
+    assert files(tmp_path / "checkpoints") == {"step-000005"}
+
+
+def die_while_deleting(config: TrainConfig) -> None:
+    def delete_some(folder: Path) -> None:
+        next(folder.iterdir()).unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoint.shutil.rmtree = delete_some  # type: ignore[assignment]
+    train(config)
+
+
 def test_killed_at_the_end_of_an_epoch(pt: Path, tmp_path: Path) -> None:
     """Records that fill a row each: four of them are an epoch, and two steps."""
     made = [[{"role": "user", "content": "a"}, {"role": "assistant", "content": f"{k} " * 20}] for k in range(4)]
@@ -120,6 +137,9 @@ def test_sigterm_saves_and_ends_well(pt: Path, whole: dict[str, Path], tmp_path:
     assert [path.name for path in oldest_first(tmp_path)] == ["step-000002", "step-000003"]
     assert not (tmp_path / "model.safetensors").exists()
     assert_same(whole["fp32"], train(config))
+    for step in (2, 4, 5):  # what the best is chosen by
+        name = f"checkpoints/step-{step:06d}"
+        assert read_state(tmp_path / name)["score"] == read_state(whole["fp32"] / name)["score"]
 
 
 def test_sigterm_to_a_job_spares_its_workers_until_it_has_saved(pt: Path, tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ class Trainer:
         self.validation = self._validation_data()
         self.checkpoints = checkpoint.Checkpoints(self.output_dir, config.keep, config.keep_best, ranks)
         self.losses: list[float] = []
-        """Of the steps since the last checkpoint."""
+        """Of the steps since the last checkpoint that was due by `save_every`."""
         self.metrics: Metrics | None = None
         """Open on rank 0 while the run goes on."""
         skipped = self._restore(saved) if saved else 0
@@ -266,12 +266,14 @@ class Trainer:
             logger.info("step %d: validation loss %.4f", self.step, score)
             if self.metrics:
                 self.metrics.add_validation(self.step, score)
-        self.losses = []
+        if self.step % self.config.save_every == 0:  # one on being stopped changes nothing for those after it
+            self.losses = []
         state = {
             "step": self.step,
             "stream": self._stream(),
             "data": self.loader.state_dict(),
             "skipped": self.skipped.count,
+            "losses": self.losses,
             "score": score if score is not None and math.isfinite(score) else None,
         }
         tensors = checkpoint.tensors_of(self.saved_parameters, self.learner.optimizers)
@@ -304,6 +306,7 @@ class Trainer:
                 )
         checkpoint.load_tensors(saved, self.saved_parameters, self.learner.optimizers, self.ranks)
         self.step = state["step"]
+        self.losses = state.get("losses", [])
         self.loader.load_state_dict(state["data"])
         logger.info("going on from %s", saved)
         return state["skipped"]
