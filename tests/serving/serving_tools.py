@@ -35,6 +35,10 @@ class Served:
         assert self.server.answering.model is not None
         return self.server.answering.model.engine
 
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", httpx2.URL(self.url).port or 0
+
     def openai(self, key: str = "none") -> OpenAI:
         return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
 

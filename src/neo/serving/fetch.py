@@ -105,8 +105,9 @@ class _Pinned(http.client.HTTPSConnection):
         self.keep_deadline()
 
     def keep_deadline(self) -> None:
-        if self.sock is not None:
-            self.sock.settimeout(self._left())
+        left = self._left()
+        if self.sock is not None:  # it is the response's where the connection ends with that
+            self.sock.settimeout(left)
 
     def _left(self) -> float:
         if (left := self._deadline - time.monotonic()) <= 0:
@@ -121,12 +122,16 @@ def public_address(host: str, name: str) -> str:
         MediaError: it has none, or one that is not.
     """
     try:
-        found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, PORT, type=socket.SOCK_STREAM)]
+        found = _look_up(host)
     except (OSError, UnicodeError):
         raise _unreachable(name) from None
     if not found or not all(is_public(address) for address in found):
         raise _unreachable(name)
     return found[0]
+
+
+def _look_up(host: str) -> list[str]:
+    return [str(entry[4][0]) for entry in socket.getaddrinfo(host, PORT, type=socket.SOCK_STREAM)]
 
 
 def is_public(address: str) -> bool:

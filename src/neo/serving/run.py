@@ -42,7 +42,8 @@ class Server(uvicorn.Server):
         self.answering = Answering(settings, Metrics())
         self.error: BaseException | None = None
         """Why it ended, where nobody told it to."""
-        app = create_app(self.answering, Queue(max_batch, settings.max_waiting))
+        self.queue = Queue(max_batch, settings.max_waiting)
+        app = create_app(self.answering, self.queue)
         super().__init__(
             uvicorn.Config(
                 app,
