@@ -198,26 +198,18 @@ def _look_at(
     reasons = {int(place): reason for place, reason in problems.items()}
     for place, tokens in zip(looked_at, records["tokens"].tolist(), strict=True):
         if tokens > most:
-            reasons[place] = f"{tokens} tokens are more than the {most} of a row (data.max_seq_length)"
-    for place, reason in reasons.items():
+            reason = f"{tokens} tokens are more than the {most} of a row (data.max_seq_length)"
+            reasons[place] = source[place].problem(reason)
+    for reason in reasons.values():
         if len(reasons) * every > budget:
             more = f" (and {len(reasons) - 1} more cannot be learned from)" if len(reasons) > 1 else ""
-            raise ValueError(f"{_named(source, place, reason)}{more}; mend it, or allow some by data.max_bad_fraction")
-        logger.warning("left out: %s", _named(source, place, reason))
+            raise ValueError(f"{reason}{more}; mend it, or allow some by data.max_bad_fraction")
+        logger.warning("left out: %s", reason)
     good = [tokens for place, tokens in zip(looked_at, records["tokens"].tolist(), strict=True) if place not in reasons]
     if not good:
         raise ValueError(f"the {len(looked_at)} records of the dataset cannot be learned from")
     # Where not all are looked at, a longer one is likely.
     return len(places) - len(reasons), max(good) if every == 1 else min(most, 2 * max(good))
-
-
-def _named(source: Source, place: int, reason: str) -> str:
-    """The reason with the record's file and line, or number, before it."""
-    try:
-        where = source[place].where
-    except ValueError:
-        return reason  # a record that cannot be read says itself where it stands
-    return f"{where}: {reason}"
 
 
 def _is_path(dataset: Any) -> bool:
