@@ -93,7 +93,7 @@ def engine(quantization: str | None) -> dict:
     if quantization:
         from neo.inference.quantize import quantize
 
-        quantize(model, quantization)
+        quantize(model, quantization, DTYPE)
     no_words = SimpleNamespace(decode=lambda *_, **__: "")
     stub = SimpleNamespace(tokenizer=no_words, ids=SimpleNamespace(image=IMAGE_TOKEN))
 

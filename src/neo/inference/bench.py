@@ -30,6 +30,7 @@ from neo.inference.chat import ChatModel
 from neo.inference.engine import Engine
 from neo.inference.generation import Request
 from neo.inference.quantize import quantization_of
+from neo.model.linear import fastest_dtype
 from neo.model.sizes import flops_per_token
 from neo.processing.processor import Encoded
 
@@ -166,6 +167,7 @@ def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
     block = torch.ones(BLOCK[kind] // 4, device=device)
     reading = _fastest(block.sum, device)
     matrix = torch.ones(SIDE[kind], SIDE[kind], dtype=dtype, device=device)
+    matrix = matrix.to(fastest_dtype(matrix))
     multiplying = _fastest(lambda: matrix @ matrix, device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return Machine(name, torch.get_num_threads(), block.nbytes / reading, 2 * SIDE[kind] ** 3 / multiplying)
