@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops
 
+from neo.training.metrics import read_metrics
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 QUESTIONS = json.loads((EXAMPLES / "images" / "questions.json").read_text())
-PROGRAMS = ("ask_pictures", "batch", "conversation", "transformers_pipeline")
+PROGRAMS = ("ask_pictures", "batch", "conversation", "transformers_pipeline", "finetune_new_task", "trl_sft")
 
 
-def run(program: str, folder: Path) -> str:
+def run(program: str, folder: Path, *words: str) -> str:
     """What an example says, called from another folder."""
-    command = [sys.executable, str(EXAMPLES / f"{program}.py")]
+    command = [sys.executable, str(EXAMPLES / f"{program}.py"), *words]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -56,6 +58,22 @@ def test_transformers_alone(tmp_path: Path) -> None:
         "red",
         "red",
     ]
+
+
+def test_a_new_task(tmp_path: Path) -> None:
+    """Scaled down to 18 steps; the whole of it is told in its docstring."""
+    said = run("finetune_new_task", tmp_path, "48", "3")
+    assert re.fullmatch(r"before: +[\d.]+% right\nafter: +[\d.]+% right\n", said)
+    lines = read_metrics(tmp_path / "runs" / "arrows")
+    assert lines[-1]["step"] == 18
+    assert lines[-1]["loss"] < lines[0]["loss"] / 2  # measured: 0.36 after 4.30
+
+
+def test_trl(tmp_path: Path) -> None:
+    said = run("trl_sft", tmp_path, "3")  # TRL writes lines of its own
+    found = re.search(r"^loss ([\d.]+) at first, ([\d.]+) after 3 steps\nWhich way", said, re.MULTILINE)
+    assert found is not None
+    assert float(found[2]) < float(found[1])
 
 
 def test_the_pictures_are_what_the_script_draws(tmp_path: Path) -> None:
