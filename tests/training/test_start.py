@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from transformers.utils.logging import enable_progress_bar, is_progress_bar_enabled
 
+from neo.training.checkpoint import save_model
 from neo.training.config import ModelConfig
 from neo.training.start import load, start
 
@@ -24,6 +26,13 @@ def test_picture_sizes_can_change_between_stages(llm: Path, tmp_path: Path) -> N
     for side, tokens in ((32, 16), (1000, 64)):
         encoded = processor.encode([{"role": "user", "content": "", "image": [Image.new("RGB", (side, side))]}])
         assert torch.equal(encoded.image_grid_hw.prod(-1), torch.tensor([4 * tokens]))
+
+
+def test_no_bar_of_a_library_is_shown(llm: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    enable_progress_bar()
+    save_model(tmp_path, *load(llm))
+    assert capfd.readouterr().err == ""
+    assert is_progress_bar_enabled()
 
 
 def test_one_of_them_alone_must_fit_the_other(llm: Path) -> None:

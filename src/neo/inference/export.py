@@ -54,7 +54,8 @@ def export(
         merge_adapter(loaded.model)
     loaded.model.to(DTYPES[dtype] if dtype else own)
     try:
-        loaded.model.save_pretrained(target)
+        with checkpoint.without_progress_bars():
+            loaded.model.save_pretrained(target)
         loaded.processor.save_pretrained(target)
     except OSError as error:
         raise ValueError(f"{target}: cannot be written ({error.strerror or error})") from error

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
+from neo.model.checkpoint import without_progress_bars
 from neo.training.distributed import Ranks
 
 logger = logging.getLogger(__name__)
@@ -183,7 +184,8 @@ def save_model(folder: Path, model: Any, processor: Any, weights: Named | None =
         processor: its processor.
         weights: the model's, where it is spread over ranks and does not hold them whole.
     """
-    model.save_pretrained(folder, state_dict=None if weights is None else dict(weights))
+    with without_progress_bars():
+        model.save_pretrained(folder, state_dict=None if weights is None else dict(weights))
     processor.save_pretrained(folder)
 
 

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from neo.model import names
+from neo.model.checkpoint import without_progress_bars
 from neo.model.device import DTYPES
 from neo.model.from_llm import from_llm
 from neo.model.neo import NeoForConditionalGeneration
@@ -83,7 +84,8 @@ def grow_folder(
         raise ValueError(f"dtype={dtype!r} must be one of {', '.join(DTYPES)}")
     model, processor = grow(llm, pre_buffer_layers, dtype=DTYPES[dtype] if dtype else None, seed=seed)
     try:
-        model.save_pretrained(target)
+        with without_progress_bars():
+            model.save_pretrained(target)
         if processor is not None:
             processor.save_pretrained(target)
     except OSError as error:
