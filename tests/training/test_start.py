@@ -1,5 +1,6 @@
 """What a run starts from, where other tests do not show it: the picture sizes of a model that is gone on from."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,15 @@ def test_one_of_them_alone_must_fit_the_other(llm: Path) -> None:
 def test_other_sizes_stay() -> None:
     with pytest.raises(ValueError, match="only min_pixels and max_pixels"):
         ModelConfig(path="some/model", vision={"hidden_size": 8})
+
+
+def test_a_checkpoint_on_the_way_becomes_a_model(pt: Path, tmp_path: Path, run: Callable, refuse: Callable) -> None:
+    folder = max((pt / "checkpoints").iterdir())
+    words = ["export", "--model", folder, "--output", tmp_path / "model"]
+    assert "neo export --model" in refuse("ask", "?", "--model", folder)
+    assert "make a model of it first" in refuse(*words, "--dtype", "bf16")
+    assert run(*words).strip() == str(tmp_path / "model")
+    (made, _), (expected, _) = load(tmp_path / "model"), load(pt)  # the last checkpoint is the finished model
+    for name, weight in expected.state_dict().items():
+        assert torch.equal(made.state_dict()[name], weight), name
+    assert "there is something here already" in refuse(*words)

@@ -165,6 +165,11 @@ def weight_files(folder: Path) -> list[Path]:
             f"{folder / pickles[0]}: weights in pickle form are not loaded because they can run code; "
             f"convert them to {WEIGHTS}"
         )
+    if (folder / "state.json").is_file():
+        raise ValueError(
+            f"{folder}: a checkpoint on the way of a run; make a model of it with "
+            f"neo export --model {folder} --output FOLDER"
+        )
     raise ValueError(f"{folder}: no weights here; expected {WEIGHTS} or {INDEX}")
 
 

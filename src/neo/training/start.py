@@ -43,6 +43,21 @@ def load(path: str | Path) -> tuple[NeoForConditionalGeneration, NeoProcessor]:
     return model, NeoProcessor.from_pretrained(folder)
 
 
+def export_checkpoint(folder: Path, output: str | Path) -> Path:
+    """Make a model, in the published layout, of a checkpoint on the way of a run, such as the best.
+
+    Args:
+        folder: of the checkpoint, as `runs/mine/checkpoints/step-000500`.
+        output: folder to write, new or empty.
+
+    Raises:
+        ValueError: there is no whole checkpoint of a whole model, or the output folder is not free.
+    """
+    target = names.new_folder(output)
+    checkpoint.save_model(target, *load(folder))
+    return target
+
+
 def _resolved(path: str | Path) -> Path:
     try:
         return names.resolve(path)
