@@ -164,7 +164,7 @@ class Answering:
     def _submit(self, visit: Visit, request: Request, n: int, seed: int | None) -> list[Generation]:
         engine: Engine = self.ready().engine
         if visit.closed:
-            raise ApiError(499, "the client has gone")
+            raise gone(visit)
         started = []
         for number in range(n):
             # Each answer draws its own numbers. What they share of the prompt the engine computes once.
@@ -178,7 +178,7 @@ class Answering:
 
     async def _in_thread(self, visit: Visit, prepare: Callable[[], T]) -> T:
         if visit.closed:
-            raise ApiError(499, "the client has gone")
+            raise gone(visit)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, prepare)
         except ValueError as error:  # sentences for users, see neo.inference
@@ -210,9 +210,9 @@ class Answering:
         Raises:
             ApiError: an answer failed, took too long, or its asker has gone.
         """
-        news, loop = asyncio.Event(), asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         for generation in generations:
-            generation.listener = _Listener(loop, news, self.metrics, generation)
+            generation.listener = _Listener(loop, visit.news, self.metrics, generation)
         under_way = dict(enumerate(generations))
         while under_way:
             for number, generation in list(under_way.items()):
@@ -223,9 +223,11 @@ class Answering:
                     self._check_end(visit, generation)
                     del under_way[number]
                     yield number, None
+            if visit.closed:
+                raise gone(visit)
             if under_way:
-                await news.wait()
-                news.clear()
+                await visit.news.wait()
+                visit.news.clear()
 
     async def wait(self, visit: Visit, generations: list[Generation]) -> None:
         """Until all answers are there.
@@ -252,8 +254,7 @@ class Answering:
             visit.outcome = "timeout"
             raise out_of_time()
         if generation.finish_reason == "cancelled":
-            visit.outcome = "cancelled"
-            raise ApiError(499, "the client has gone")
+            raise gone(visit)
         if generation.finish_reason == "error":
             visit.outcome = "error"
             self.ready()  # the engine has died
@@ -278,6 +279,11 @@ class _Listener:
             self._last = now
         with contextlib.suppress(RuntimeError):  # the loop has ended with the server
             self._loop.call_soon_threadsafe(self._news.set)
+
+
+def gone(visit: Visit) -> ApiError:
+    visit.outcome = "cancelled"
+    return ApiError(499, "the client has gone")
 
 
 def out_of_time() -> ApiError:

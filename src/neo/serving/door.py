@@ -66,8 +66,11 @@ class Door:
 
     def _admit(self, visit: Visit, asker: str, answers: int) -> None:
         """Count so many answers for a request, in all."""
+        if answers > self.queue.places:
+            message = f"{answers} answers are more than this server takes at once ({self.queue.places})"
+            raise ApiError(400, message, param="n")
         more = answers - visit.answers
-        if more <= 0:
+        if not more:
             return
         try:
             self.queue.enter(more)

@@ -1,5 +1,6 @@
 """One request on its way through the server: who asks, what is under way for it, and what the log will say."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,8 @@ class Visit:
         """For the log: sizes and counts, never what was asked, shown or said."""
         self.outcome: str | None = None
         """cancelled, timeout or error, where the status does not say it."""
+        self.news = asyncio.Event()
+        """Set when a piece of an answer has come, or its asker has gone."""
         self._lock = threading.Lock()
         self._closed = False
 
@@ -39,6 +42,7 @@ class Visit:
             self._closed = True
             for generation in self.generations:
                 generation.cancel()
+        self.news.set()
 
     @property
     def closed(self) -> bool:
