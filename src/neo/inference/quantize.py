@@ -300,11 +300,15 @@ def weight_bytes(model: NeoForConditionalGeneration, dtype: torch.dtype, quantiz
         module = model.get_submodule(name.rpartition(".")[0])
         if quantization is None or not isinstance(module, Linear | nn.Embedding):
             total += parameter.numel() * dtype.itemsize
-        elif quantization == "int4" and isinstance(module, Linear) and module is not model.lm_head:
+        elif quantization == "int4" and _in_int4(module, parameter) and module is not model.lm_head:
             total += parameter.numel() // 2 + 2 * parameter.numel() // GROUP * dtype.itemsize
         else:
             total += parameter.numel() + len(parameter) * dtype.itemsize
     return total
+
+
+def _in_int4(module: nn.Module, weight: Tensor) -> bool:
+    return isinstance(module, Linear) and Int4Linear.takes(weight)
 
 
 @cache
