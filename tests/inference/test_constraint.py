@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
+from neo.inference import constraint
 from neo.inference.cache import GROWTH, bytes_per_token
 from neo.inference.chat import ChatModel
 from neo.inference.constraint import UnfinishedAnswer
@@ -52,6 +53,11 @@ def bounded(schemas: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         lambda drawn: {"type": "array", "items": drawn[0], "minItems": drawn[1], "maxItems": drawn[1] + drawn[2]}
     )
     return objects | lists | st.lists(schemas, min_size=1, max_size=3).map(lambda several: {"anyOf": several})
+
+
+def deep(levels: int) -> str:
+    """A schema of lists in lists."""
+    return '{"items":' * levels + "{}" + "}" * levels
 
 
 SCHEMAS = st.recursive(
@@ -200,6 +206,12 @@ def test_it_goes_on_behind_a_preemption(chat_model: ChatModel):
         ({"choices": []}, "choices=[] must be a list of strings"),
         ({"choices": "ab"}, "choices='ab' must be a list of strings"),
         ({"choices": ["a", 3]}, "choices=['a', 3] must be a list of strings"),
+        ({"json_schema": {"enum": ["x" * 70_000]}}, "json_schema has 70014 bytes, of at most 65536"),
+        ({"json_schema": deep(10_000)}, "json_schema has 100002 bytes, of at most 65536"),
+        ({"json_schema": deep(5000)}, "json_schema is a string but no JSON (maximum recursion depth"),
+        ({"json_schema": deep(300)}, "json_schema cannot be followed: recursion limit exceeded"),
+        ({"regex": "ä" * 40_000}, "regex has 80000 bytes, of at most 65536"),
+        ({"choices": ["a" * 10] * 10_000}, "choices has 149997 bytes, of at most 65536"),
         ({"choices": ["a"], "regex": "a"}, "regex and choices both say what the answer must look like"),
         ({"choices": ["a"], "stop": "."}, "stop would cut the answer out of its form"),
     ],
@@ -208,6 +220,15 @@ def test_a_wrong_form_is_refused_in_one_sentence(chat_model: ChatModel, option: 
     with pytest.raises(ValueError, match=re.escape(sentence)) as raised:
         chat_model.generate(text=TEXT, **option)
     assert "\n" not in str(raised.value)
+
+
+def test_a_form_that_is_too_much_work_is_refused(chat_model: ChatModel, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(constraint, "COMPILING", {"initial_lexer_fuel": 100, "max_grammar_size": 500_000})
+    fresh = ChatModel(chat_model.model, chat_model.processor)
+    with pytest.raises(ValueError, match=r"cannot be followed: .* \(limit for this grammar: 100\)") as raised:
+        fresh.generate(text=TEXT, regex=r"(\w{1,50}\s){1,500}")
+    assert "\n" not in str(raised.value)
+    assert fresh.generate(text=TEXT, regex="[0-9]")
 
 
 def test_without_the_extra_one_sentence_says_so(tiny_checkpoint: Path, chat_model: ChatModel, monkeypatch: Any):

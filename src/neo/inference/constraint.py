@@ -25,6 +25,13 @@ WHITESPACE = r"([ ]|\n[ ]{0,32})?"
 """Between the parts of JSON, as `json.dumps` writes it with and without `indent`. It ends, so that a model cannot fill
 its answer with blanks."""
 
+MOST_BYTES = 64 * 1024
+"""Of a schema, a regular expression, or all choices together. What is as long is compiled in a quarter of a second."""
+COMPILING: dict[str, Any] = {"initial_lexer_fuel": 1_000_000, "max_grammar_size": 500_000}
+"""Bounds of the work on a form: steps, of which 50 000 take about a millisecond, and symbols of its grammar."""
+FOLLOWING: dict[str, Any] = {"step_lexer_fuel": 200_000, "step_max_items": 50_000, "max_lexer_states": 250_000}
+"""Bounds of the work before each token, of which 14 000 or 20 000 take about a millisecond, and of all that is kept."""
+
 Schema = str | Mapping[str, Any] | type
 """A JSON schema as a dict or as text, or a pydantic class, of which the answer has the fields and no others."""
 
@@ -62,6 +69,7 @@ class Grammars:
                 "json_schema, regex and choices need llguidance: install the extra with pip install 'neo-vlm[guided]'"
             ) from error
         self._matcher = llguidance.LLMatcher
+        self._limits = llguidance.LLParserLimits(**COMPILING, **FOLLOWING)
         self._tokenizer = llguidance.LLTokenizer(
             tokenizer.backend_tokenizer.to_str(), n_vocab=vocab_size, eos_token=min(stop_ids)
         )
@@ -75,36 +83,40 @@ class Grammars:
 
         Raises:
             ValueError: it is no schema, has a part that cannot be followed token by token (`not`, `if`,
-                `uniqueItems`), or nothing is valid by it.
+                `uniqueItems`), nothing is valid by it, or it is longer than `MOST_BYTES`.
         """
-        written = _schema(schema)
+        written = _short("json_schema", _schema(schema))
         options: Any = {"whitespace_pattern": WHITESPACE}
-        return self._constraint("json_schema", self._matcher.grammar_from_json_schema(written, overrides=options))
+        try:
+            grammar = self._matcher.grammar_from_json_schema(written, overrides=options)
+        except ValueError as error:  # parts in parts in parts
+            raise ValueError(f"json_schema cannot be followed: {error}") from error
+        return self._constraint("json_schema", grammar)
 
     def regex(self, pattern: str) -> Callable[[], Constraint]:
         """Text that a regular expression matches as a whole; in the syntax of Rust, without look-around and `\\1`.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is none, or longer than `MOST_BYTES`.
         """
         if not isinstance(pattern, str):
             raise ValueError(f"regex must be a string, not {type(pattern).__name__}")
-        return self._constraint("regex", self._matcher.grammar_from_regex(pattern))
+        return self._constraint("regex", self._matcher.grammar_from_regex(_short("regex", pattern)))
 
     def choices(self, choices: Sequence[str]) -> Callable[[], Constraint]:
         """One of several texts.
 
         Raises:
-            ValueError: there are none, or one is no text.
+            ValueError: there are none, one is no text, or they are longer than `MOST_BYTES`.
         """
         listed = [] if isinstance(choices, str) else list(choices)
         if not listed or not all(isinstance(one, str) and one for one in listed):
             raise ValueError(f"choices={choices!r} must be a list of strings that are not empty")
         written = " | ".join(json.dumps(one, ensure_ascii=False) for one in listed)
-        return self._constraint("choices", self._matcher.grammar_from_lark(f"start: {written}"))
+        return self._constraint("choices", self._matcher.grammar_from_lark(f"start: {_short('choices', written)}"))
 
     def _constraint(self, name: str, grammar: str) -> Callable[[], Constraint]:
-        matcher = self._matcher(self._tokenizer, grammar, log_level=0)
+        matcher = self._matcher(self._tokenizer, grammar, log_level=0, limits=self._limits)
         if matcher.is_error():
             raise ValueError(f"{name} cannot be followed: {_sentence(matcher.get_error())}")
         return lambda: _Followed(matcher.deep_copy(), self._words_V, self._stop_ids)
@@ -141,8 +153,8 @@ def _schema(schema: Schema) -> str:
         return json.dumps(written)
     if isinstance(schema, str):
         try:
-            schema = json.loads(schema)
-        except json.JSONDecodeError as error:
+            schema = json.loads(_short("json_schema", schema))
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"json_schema is a string but no JSON ({error})") from error
     if not isinstance(schema, Mapping):
         raise ValueError(
@@ -150,8 +162,14 @@ def _schema(schema: Schema) -> str:
         )
     try:
         return json.dumps(dict(schema))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"json_schema cannot be written as JSON ({error})") from error
+
+
+def _short(name: str, form: str) -> str:
+    if (size := len(form.encode(errors="surrogatepass"))) > MOST_BYTES:
+        raise ValueError(f"{name} has {size} bytes, of at most {MOST_BYTES}: ask for less in one answer")
+    return form
 
 
 def _sentence(error: str) -> str:
