@@ -93,3 +93,12 @@ def test_a_seed_repeats_and_leaves_the_global_generator_alone():
 def test_values_outside_their_range(wrong: dict, name: str):
     with pytest.raises(ValueError, match=name):
         Sampling(**wrong)
+
+
+def test_each_of_several_answers_has_a_seed_of_its_own():
+    sampling = Sampling(1.0, seed=3)
+    assert sampling.numbered(0) is sampling
+    seeds = [Sampling(1.0, seed=seed).numbered(number).seed for seed in range(5) for number in range(5)]
+    assert len(set(seeds)) == 25
+    assert sampling.numbered(4) == sampling.numbered(4)
+    assert Sampling(1.0).numbered(2).seed is None

@@ -120,10 +120,15 @@ class CacheMemory:
         """Whether one sequence of this length could ever be held."""
         return _rounded(tokens) <= self.capacity
 
-    def open(self, contents: np.ndarray, room: int) -> Store | None:
+    def open(self, contents: np.ndarray, room: int, known: Sequence[Store] = ()) -> Store | None:
         """A store for a sequence of these contents, filled with as much of its beginning as is known.
 
         At least the last token is left to be computed, since its logits are wanted.
+
+        Args:
+            contents: of all its tokens.
+            room: tokens that it is to hold.
+            known: stores to look into where nothing is reused otherwise.
 
         Returns:
             None when there is no room; nothing has changed then but what was kept.
@@ -131,7 +136,7 @@ class CacheMemory:
         Raises:
             OutOfMemory: a device has none left; nothing has changed then but what was kept.
         """
-        source, shared = self._best(contents[:-1]) if self.reuse else (None, 0)
+        source, shared = _best([*self.live, *self.kept.values()] if self.reuse else known, contents[:-1])
         if source is not None and id(source) in self.kept and 2 * shared >= source.length:
             return self._take_over(source, shared, room)
         if not self._make_room(_rounded(room), spare=source):
@@ -145,7 +150,7 @@ class CacheMemory:
 
     def longest_known(self, contents: np.ndarray) -> int:
         """Tokens at the beginning of these contents that some store holds."""
-        return self._best(contents[:-1])[1] if self.reuse else 0
+        return _best([*self.live, *self.kept.values()], contents[:-1])[1] if self.reuse else 0
 
     def grow(self, store: Store, room: int) -> bool:
         """Let a live store hold so many tokens; False when there is no room for that.
@@ -177,16 +182,6 @@ class CacheMemory:
         """Drop everything that is kept."""
         while self.kept:
             self._forget_oldest()
-
-    def _best(self, contents: np.ndarray) -> tuple[Store | None, int]:
-        best, shared = None, 0
-        for store in [*self.live, *self.kept.values()]:
-            if (common := store.shared_with(contents)) > shared:
-                best, shared = store, common
-        # Nothing ends inside a picture: its tokens saw one another.
-        while shared and shared < len(contents) and contents[shared] == contents[shared - 1] < 0:
-            shared -= 1
-        return (best, shared) if shared else (None, 0)
 
     def _new(self, capacity: int) -> Store:
         store = self._taken(capacity, lambda: Store(self.config, self.dtype, self.devices, capacity))
@@ -243,6 +238,18 @@ class CacheMemory:
 
     def _forget_oldest(self) -> None:
         self.used -= self.kept.popitem(last=False)[1].capacity
+
+
+def _best(stores: Sequence[Store], contents: np.ndarray) -> tuple[Store | None, int]:
+    """The store that shares the longest beginning, and how many tokens that are."""
+    best, shared = None, 0
+    for store in stores:
+        if (common := store.shared_with(contents)) > shared:
+            best, shared = store, common
+    # Nothing ends inside a picture: its tokens saw one another.
+    while shared and shared < len(contents) and contents[shared] == contents[shared - 1] < 0:
+        shared -= 1
+    return (best, shared) if shared else (None, 0)
 
 
 def _rounded(tokens: int) -> int:

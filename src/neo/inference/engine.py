@@ -16,7 +16,10 @@ import logging
 import os
 import threading
 from collections import Counter, OrderedDict, deque
+from collections.abc import Iterator
 from collections.abc import Sequence as Items
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Self
 
 import torch
@@ -36,6 +39,8 @@ CACHE_SHARE = 0.4
 """Of the free memory, what the cache may take unless said otherwise."""
 FEATURE_SHARE = 0.05
 """Of the cache's memory, what encoded pictures may take beside it."""
+MOST_ANSWERS = 128
+"""Answers to one prompt at the most."""
 WORTH_WAITING = 64
 """A request waits while another computes a beginning that both share, if it is longer than what is known by so many."""
 
@@ -87,6 +92,8 @@ class Engine:
         self._feature_room = int(FEATURE_SHARE * cache_memory) if reuse else 0
         self._secret = os.urandom(16)
         self._stepping = threading.Lock()
+        self._inside: int | None = None
+        """The thread that is in a step."""
         self._submitting = threading.Lock()
         self._work = threading.Event()
         self._thread: threading.Thread | None = None
@@ -101,17 +108,31 @@ class Engine:
             ValueError: it could never be answered: longer than the model's context or than the whole cache.
             RuntimeError: the engine is closed.
         """
-        generation = Generation(request, self.processor.tokenizer, self._wait)
+        return self.submit_several(request, 1)[0]
+
+    def submit_several(self, request: Request, n: int) -> list[Generation]:
+        """Take a request for n answers, whose prompt is computed once; the first is that of `submit`.
+
+        Each has random numbers of its own, see `Sampling.numbered`, and may be cancelled by itself.
+
+        Raises:
+            ValueError, RuntimeError: as `submit`; n is out of range.
+        """
+        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_ANSWERS:
+            raise ValueError(f"n={n!r} must be a whole number from 1 to {MOST_ANSWERS}")
         prompt = request.prompt
         positions_3L = self.model.get_positions(prompt.input_ids[None], prompt.image_grid_hw)[:, 0]
         self.check(request)
-        sequence = Sequence(generation, lay_out(prompt, positions_3L, self.processor.ids.image, self._secret))
+        layout = lay_out(prompt, positions_3L, self.processor.ids.image, self._secret)
+        numbered = [replace(request, sampling=request.sampling.numbered(number)) for number in range(1, n)]
+        generations = [Generation(one, self.processor.tokenizer, self._wait) for one in (request, *numbered)]
+        sequences = [Sequence(generation, layout) for generation in generations]
         with self._submitting:
             if self._closed:
                 raise RuntimeError("the engine is closed")
-            self.waiting.append(sequence)
+            self.waiting += sequences
         self._work.set()
-        return generation
+        return generations
 
     def room_behind(self, prompt: Encoded) -> int:
         """Tokens that can follow a prompt, by the model's context and by the cache; below 1 where it is too long."""
@@ -139,7 +160,7 @@ class Engine:
 
     def step(self) -> bool:
         """One forward for all; whether there is more to do."""
-        with self._stepping:
+        with self._alone():
             self._step()
             return bool(self.waiting or self.running)
 
@@ -156,13 +177,18 @@ class Engine:
         return not self._closed and (self._thread is None or self._thread.is_alive())
 
     def close(self) -> None:
-        """End the thread and all requests; further ones are refused."""
+        """End the thread and all requests; further ones are refused.
+
+        Raises:
+            RuntimeError: a listener calls it from inside the engine.
+        """
+        self._refuse_inside()
         with self._submitting:
             self._closed = True
         self._work.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not None:
             self._thread.join()
-        with self._stepping:
+        with self._alone():
             self._end_all(RuntimeError("the engine was closed before the answer was complete"))
             self.memory.forget()
             self._features.clear()
@@ -206,7 +232,8 @@ class Engine:
                 return
             room = len(sequence.ids) + min(sequence.request.max_new_tokens, GROWTH)
             try:
-                store = self.memory.open(sequence.contents(), min(room, sequence.most))
+                twins = [one.store for one in self.running if one.layout is sequence.layout and one.store]
+                store = self.memory.open(sequence.contents(), min(room, sequence.most), twins)
             except OutOfMemory as error:
                 if self.running:  # they will give theirs back
                     return
@@ -224,9 +251,12 @@ class Engine:
 
     def _soon_known(self, sequence: Sequence) -> bool:
         """Whether a running prefill computes a beginning that this request will find in the cache then."""
+        prefilling = [one for one in self.running if one.prefilling]
+        if any(one.layout is sequence.layout for one in prefilling):  # another answer to the same prompt
+            return True
         if not self.memory.reuse:
             return False
-        shared = [shared_beginning(one.contents(), sequence.contents()) for one in self.running if one.prefilling]
+        shared = [shared_beginning(one.contents(), sequence.contents()) for one in prefilling]
         return bool(shared) and max(shared) > self.memory.longest_known(sequence.contents()) + WORTH_WAITING
 
     def _plan(self) -> list[tuple[Sequence, int]]:
@@ -333,13 +363,31 @@ class Engine:
 
     def _wait(self, generation: Generation) -> None:
         """Until a request has news: by driving the engine, or while its thread does."""
+        self._refuse_inside()
         if self._thread is not None:
             generation.news.wait()
         else:
-            with self._stepping:
+            with self._alone():
                 if not generation.news.is_set() and generation.finish_reason is None:
                     self._step()
         generation.news.clear()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One thread at a time."""
+        self._refuse_inside()
+        with self._stepping:
+            self._inside = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._inside = None
+
+    def _refuse_inside(self) -> None:
+        if self._inside == threading.get_ident():
+            raise RuntimeError(
+                "a listener, or what else the engine calls, cannot wait for it or close it: do so from another thread"
+            )
 
     def _run(self) -> None:
         try:

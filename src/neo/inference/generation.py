@@ -98,6 +98,8 @@ class Generation:
         self.tokens: list[int] = []
         self.logprobs: list[TokenLogprob] = []
         self.finish_reason: str | None = None
+        self.over = False
+        """Whether it has ended and its listener knows."""
         self.error: Exception | None = None
         self.cancelled = False
         self.reused_tokens = 0
@@ -107,7 +109,8 @@ class Generation:
         self.news = threading.Event()
         """Set when a piece has come, or the end."""
         self.listener: Callable[[], None] | None = None
-        """Called from the engine after each piece and at the end."""
+        """Called from the engine after each piece and at the end; what it raises ends this request alone. It must not
+        wait for the engine that calls it."""
         self._tokenizer, self._wait = tokenizer, wait
         self._stream = TextStream(tokenizer, request.stop)
         self._pieces: deque[Piece] = deque()
@@ -124,7 +127,7 @@ class Generation:
             while True:
                 while self._pieces:
                     yield self._pieces.popleft()
-                if self.finish_reason is not None and not self._pieces:
+                if self.over and not self._pieces:
                     break
                 self._wait(self)
         finally:
@@ -186,7 +189,8 @@ class Generation:
         self._pieces.append(Piece(self._stream.push(token), token, logprob))
         if self._stream.stopped:
             self.end("stop")
-        self._tell()
+        else:
+            self._tell()
 
     def end(self, reason: str, error: Exception | None = None) -> None:
         """Nothing more comes."""
@@ -197,6 +201,12 @@ class Generation:
         self._tell()
 
     def _tell(self) -> None:
+        try:
+            if self.listener is not None:
+                self.listener()
+        except Exception as error:  # noqa: BLE001 - raised to whoever asked
+            self.listener = None  # or it would fail at the end again
+            self.error = self.error or error
+            self.finish_reason, self.ended = "error", time.monotonic()
+        self.over = self.finish_reason is not None
         self.news.set()
-        if self.listener is not None:
-            self.listener()

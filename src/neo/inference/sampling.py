@@ -1,8 +1,10 @@
 """Choosing the next token from its logits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,6 +49,13 @@ class Sampling:
             raise ValueError(f"repetition_penalty={self.repetition_penalty} must be above 0; 1 is none")
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise ValueError(f"seed={self.seed} must lie between 0 and 2**63 - 1")
+
+    def numbered(self, number: int) -> Self:
+        """For one of several answers to a prompt, counted from 0: the first has the seed, each other one made of it."""
+        if not number or self.seed is None:
+            return self
+        seed = np.random.SeedSequence([self.seed, number]).generate_state(1, np.uint64)[0] >> 1
+        return replace(self, seed=int(seed))
 
     def generator(self) -> torch.Generator | None:
         """The random numbers of one request; none are needed at temperature 0."""

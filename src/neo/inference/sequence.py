@@ -49,6 +49,7 @@ class Sequence:
     """All tokens of a request that are known, and the store of those that are computed."""
 
     def __init__(self, generation: Generation, layout: Layout) -> None:
+        """Begin; a prompt's further answers have the same layout."""
         self.generation, self.request, self.layout = generation, generation.request, layout
         self.ids: list[int] = self.request.prompt.input_ids.tolist()
         self.prompt_length = len(self.ids)
