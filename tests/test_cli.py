@@ -120,6 +120,18 @@ def test_json(run: Callable, picture: Path, model: list[str], loaded: Any):
     }
 
 
+def test_several_answers(run: Callable, refuse: Callable, model: list[str], loaded: Any):
+    words = ["ask", QUESTION, "--n", 3, "--temperature", 1, "--seed", 5, *model, *SHORT]
+    answers = loaded.generate(text=QUESTION, n=3, temperature=1.0, seed=5, max_length=12)
+    assert run(*words) == "".join(answer + "\n" for answer in answers)
+    written = json.loads(run(*words, "--json"))
+    assert written["answers"] == answers
+    assert "answer" not in written
+    assert written["new_tokens"] == 36
+    assert "leave out --stream" in refuse(*words, "--stream")
+    assert "n=0 must be a whole number from 1" in refuse("ask", QUESTION, "--n", 0, *model)
+
+
 def test_stream(run: Callable, picture: Path, model: list[str]):
     plain = run("ask", picture, QUESTION, *model, *SHORT)
     assert run("ask", picture, QUESTION, "--stream", *model, *SHORT) == plain

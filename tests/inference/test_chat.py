@@ -2,7 +2,9 @@ import io
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from PIL import Image
 
 import neo
 from neo.inference.chat import Chat, ChatModel
+from neo.inference.constraint import Grammars
+from neo.inference.engine import Engine
 from neo.model.neo import NeoForConditionalGeneration
 
 LENGTH = 24
@@ -192,6 +196,42 @@ def test_two_streams_at_once_and_no_inference_mode_between_pieces(chat_model: Ch
             pieces += [piece for piece in [next(stream, None)] if piece is not None]
             assert not torch.is_inference_mode_enabled()
     assert together == alone
+
+
+def test_several_answers_to_one_question(chat_model: ChatModel, pictures: list):
+    question = {"image": pictures[0], "text": QUESTION, "max_length": LENGTH}
+    greedy = chat_model.generate(**question)
+    assert chat_model.generate(**question, n=3) == [greedy] * 3
+    random = question | {"temperature": 1.0, "seed": 5}
+    answers = chat_model.generate(**random, n=4)
+    assert len(set(answers)) == 4
+    assert answers[0] == chat_model.generate(**random)
+    assert chat_model.generate(**random, n=1) == answers[:1]
+    assert chat_model.generate(**random, n=3) == answers[:3]
+    assert [answer.text for answer in chat_model.answers(**random, n=4)] == answers
+    for wrong in (0, -1, 129, 1.5, True):
+        with pytest.raises(ValueError, match=f"n={wrong} must be a whole number from 1 to 128"):
+            chat_model.generate(**question, n=wrong)
+
+
+def test_threads_that_ask_first_share_one_engine(chat_model: ChatModel, monkeypatch: pytest.MonkeyPatch):
+    made: list[str] = []
+
+    def slowly(kind: Any) -> Any:
+        def make(*arguments: Any, **options: Any) -> Any:
+            made.append(kind.__name__)
+            time.sleep(0.1)  # long enough for the others to come
+            return kind(*arguments, **options)
+
+        return make
+
+    for kind in (Engine, Grammars):
+        monkeypatch.setattr(f"neo.inference.chat.{kind.__name__}", slowly(kind))
+    fresh = ChatModel(chat_model.model, chat_model.processor)
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda _: fresh.generate(text=QUESTION, choices=["red", "blue"]), range(4)))
+    assert sorted(made) == ["Engine", "Grammars"]
+    assert len(set(answers)) == 1
 
 
 # Conversations.

@@ -1,5 +1,6 @@
 """Examples and videos become the conversation that one could have written by hand."""
 
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from neo.cli import main
 from neo.inference.chat import ChatModel
 from neo.inference.messages import as_messages
 from neo.processing.chat import parse, render
-from neo.processing.video import Frame
+from neo.processing.video import Frame, read_frames
 
 QUESTION = "What color is the circle?"
 
@@ -109,6 +111,43 @@ def test_wrong_questions_about_videos_are_refused(chat_model: ChatModel, folder:
         chat_model.generate([{"role": "user", "content": "Hi"}], video=folder)
     with pytest.raises(ValueError, match="video must be a path, a folder, bytes or a file object"):
         chat_model.generate(video=3, text=QUESTION)
+
+
+def test_a_conversation_about_a_video(chat_model: ChatModel, folder: Path, pictures: list):
+    chat = chat_model.start_chat()
+    first = chat.ask(QUESTION, video=folder, fps=2, max_new_tokens=8)
+    assert first == chat_model.generate(video=folder, fps=2, text=QUESTION, max_new_tokens=8)
+    assert "[0.5s]: <image>" in chat.messages[0]["content"]
+    second = chat.ask("And this?", pictures[0], max_new_tokens=8)
+    assert second == chat_model.generate(chat.messages[:-1], max_new_tokens=8)
+    with pytest.raises(ValueError, match="give either image or video, not both"):
+        chat.ask(QUESTION, pictures[0], video=folder)
+    assert len(chat.messages) == 4
+
+
+def test_frames_that_were_read_before(chat_model: ChatModel, folder: Path):
+    frames = read_frames(folder, fps=2)
+    answers = [chat_model.generate(video=one, fps=2, text=QUESTION, max_new_tokens=8) for one in (frames, folder)]
+    assert answers[0] == answers[1]
+
+
+def test_neo_chat_about_a_video(
+    run: Any, tiny_checkpoint: Path, chat_model: ChatModel, folder: Path, monkeypatch: Any, capsys: Any
+):
+    options = ("--model", tiny_checkpoint, "--max-new-tokens", 8, "--fps", 2)
+    chat = chat_model.start_chat()
+    option = {"fps": 2, "max_new_tokens": 8}
+    answers = [chat.ask(QUESTION, video=folder, **option), chat.ask("Why?", **option)]
+    answers.append(chat.ask("And here?", video=folder, **option))
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{QUESTION}\nWhy?\n/video {folder}\nAnd here?\n"))
+    assert run("chat", folder, *options) == "".join(answer + "\n" for answer in answers)
+    lines = f"/video none.mp4\n/video {folder}\n/image {next(folder.iterdir())}\n/video {folder}\n{QUESTION}\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    assert main(["chat", *map(str, options)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == answers[0] + "\n"
+    assert "none.mp4: cannot read the video file" in captured.err
+    assert captured.err.count("a video stands alone before a question") == 2
 
 
 def test_neo_ask_about_a_video(run: Any, refuse: Any, tiny_checkpoint: Path, chat_model: ChatModel, folder: Path):

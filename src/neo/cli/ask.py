@@ -15,6 +15,7 @@ from neo.cli.model import add_load_options, load
 
 CHAT_HELP = """\
 /image PATH  show a picture with the next question; several times for several
+/video PATH  show a video, or a folder of its frames, with the next question
 /reset       begin anew
 /help        these lines
 /quit        end (so does the end of input)"""
@@ -27,6 +28,7 @@ def ask_parser() -> ArgumentParser:
         "  neo ask photo.jpg 'What color is the circle?'\n"
         "  neo ask before.png after.png 'What has changed?' --model NEO-2B-SFT\n"
         "  neo ask clip.mp4 'What happens here?' --fps 2\n"
+        "  neo ask photo.jpg 'Describe it.' --n 3 --temperature 0.8\n"
         "  neo ask 'Who are you?'\n"
         "  cat photo.jpg | neo ask - 'What is this?'\n"
         "  cat question.txt | neo ask photo.jpg -\n\n"
@@ -37,8 +39,7 @@ def ask_parser() -> ArgumentParser:
     )
     parser.add_argument("words", nargs="+", metavar="PICTURE, QUESTION", help="pictures and, last, the question")
     _add_options(parser)
-    parser.add_argument("--fps", type=float, default=1.0, help="frames of a video to look at in a second")
-    parser.add_argument("--max-frames", type=int, default=128, help="most frames, spread over a longer video")
+    parser.add_argument("--n", type=int, help="so many answers, which differ where --temperature is above 0")
     parser.add_argument("--json-schema", metavar="FILE", help="the answer is JSON that is valid by this schema")
     parser.add_argument("--regex", help="the answer is text that this regular expression matches")
     parser.add_argument("--choices", metavar="A,B", help="the answer is one of these")
@@ -51,10 +52,11 @@ def chat_parser() -> ArgumentParser:
     parser = make_parser(
         "chat",
         "Talk about pictures. Reads a line for each turn, from the keyboard or a pipe, until its end.\n\n"
-        "  neo chat photo.jpg\n\n" + CHAT_HELP,
+        "  neo chat photo.jpg\n"
+        "  neo chat clip.mp4 --fps 2\n\n" + CHAT_HELP,
         "[options] [PICTURE]",
     )
-    parser.add_argument("picture", nargs="?", metavar="PICTURE", help="shown with the first question")
+    parser.add_argument("picture", nargs="?", metavar="PICTURE", help="or video, shown with the first question")
     _add_options(parser)
     return parser
 
@@ -74,6 +76,8 @@ def _add_options(parser: ArgumentParser) -> None:
     add("--seed", type=int, help="same seed, same answer at a temperature above 0")
     add("--system", help="system prompt")
     add("--tile", action="store_true", help="cut very large pictures into tiles: up to 7 times the tokens")
+    add("--fps", type=float, default=1.0, help="frames of a video to look at in a second")
+    add("--max-frames", type=int, default=128, help="most frames, spread over a longer video")
 
 
 def words_last(words: list[str], parser: ArgumentParser) -> list[str]:
@@ -98,6 +102,8 @@ def ask(options: Namespace) -> int:
     """`neo ask`"""
     if options.json and options.stream:
         raise ValueError("--json writes one object at the end and --stream writes as it goes; choose one")
+    if options.n is not None and options.stream:
+        raise ValueError("--n gives several answers, which cannot be written as they are said: leave out --stream")
     *sources, question = options.words
     if question == "-":
         if "-" in sources:
@@ -117,21 +123,23 @@ def ask(options: Namespace) -> int:
         say("")
         return 0
     start = time.perf_counter()
-    answer = model.answer(**about, **_sampling(options))
+    answers = model.answers(**about, **_sampling(options), n=1 if options.n is None else options.n)
     seconds = round(time.perf_counter() - start, 3)
     if options.json:
-        fields = {"model": options.model, "images": sources, "question": question, "answer": answer.text}
-        say(json.dumps({**fields, "new_tokens": len(answer.tokens), "seconds": seconds}, ensure_ascii=False))
+        texts = [answer.text for answer in answers]
+        fields = {"model": options.model, "images": sources, "question": question}
+        fields |= {"answer": texts[0]} if options.n is None else {"answers": texts}
+        new_tokens = sum(len(answer.tokens) for answer in answers)
+        say(json.dumps({**fields, "new_tokens": new_tokens, "seconds": seconds}, ensure_ascii=False))
     else:
-        say(answer.text)
+        for answer in answers:
+            say(answer.text)
     return 0
 
 
 def chat(options: Namespace) -> int:
     """`neo chat`"""
-    from neo.processing.picture import load_image
-
-    waiting = [load_image(options.picture)] if options.picture else []
+    waiting = _with({}, options.picture, _is_video(options.picture), options) if options.picture else {}
     talk = load(options).start_chat(options.system, options.tile)
     sampling = _sampling(options)
     typed = sys.stdin.isatty()
@@ -143,24 +151,33 @@ def chat(options: Namespace) -> int:
         try:
             if command in ("/quit", "/exit"):
                 break
-            if command == "/image":
-                waiting.append(load_image(argument.strip().strip("'\"")))
+            if command in ("/image", "/video"):
+                waiting = _with(waiting, argument.strip().strip("'\""), command == "/video", options)
             elif command == "/reset":
                 talk.reset()
-                waiting = []
+                waiting = {}
             elif command == "/help":
                 sys.stderr.write(CHAT_HELP + "\n")
             elif command.startswith("/"):
-                raise ValueError(f"there is no command {command}: /image, /reset, /help and /quit are")
+                raise ValueError(f"there is no command {command}: /image, /video, /reset, /help and /quit are")
             else:
-                for piece in talk.stream(line, waiting or None, **sampling):
+                for piece in talk.stream(line, **waiting, **sampling):
                     say(piece, end="")
                 say("")
-                waiting = []
+                waiting = {}
         except ValueError as error:  # in a conversation the next line may do better
             complain(error)
             failed = True
     return 2 if failed and not typed else 0
+
+
+def _with(waiting: dict[str, Any], path: str, video: bool, options: Namespace) -> dict[str, Any]:
+    """What waits for the next question, and one more picture or a video."""
+    from neo.processing.picture import load_image
+
+    if "video" in waiting or (video and waiting):
+        raise ValueError("a video stands alone before a question: ask about what is there, or /reset")
+    return _video(path, options) if video else {"image": [*waiting.get("image", []), load_image(path)]}
 
 
 def _lines(typed: bool) -> Iterator[str]:
@@ -201,19 +218,29 @@ def _is_file(word: str) -> bool:
 
 
 def _shown(sources: list[str], options: Namespace) -> dict[str, Any]:
-    """The pictures or the video that is asked about."""
-    from neo.processing.video import SUFFIXES
-
-    videos = [one for one in sources if one.lower().endswith(SUFFIXES) or (one != "-" and Path(one).is_dir())]
+    """The pictures or the video that is asked about; opened before any model is loaded."""
+    videos = [one for one in sources if _is_video(one)]
     if not videos:
         return {"image": _open_pictures(sources) or None}
     if len(sources) > 1:
         raise ValueError(f"{videos[0]} is a video, which stands alone before the question")
-    return {"video": videos[0], "fps": options.fps, "max_frames": options.max_frames}
+    return _video(videos[0], options)
+
+
+def _is_video(source: str) -> bool:
+    from neo.processing.video import SUFFIXES
+
+    return source.lower().endswith(SUFFIXES) or (source != "-" and Path(source).is_dir())
+
+
+def _video(path: str, options: Namespace) -> dict[str, Any]:
+    from neo.processing.video import read_frames
+
+    return {"video": read_frames(path, options.fps, options.max_frames)}
 
 
 def _open_pictures(sources: list[str]) -> list[Any]:
-    """Pictures of paths, and of stdin for '-'; opened before any model is loaded."""
+    """Pictures of paths, and of stdin for '-'."""
     from neo.processing.picture import load_image
 
     if sources.count("-") > 1:

@@ -9,16 +9,25 @@ In a question `<image>` marks where a picture stands, once for each; without any
 the text, several of them numbered `Image-1: `, `Image-2: ` and so on.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-from typing import Any
+from functools import partial
+from typing import Any, overload
 
 from PIL import Image
 
 from neo.inference.constraint import Grammars, Schema, UnfinishedAnswer
 from neo.inference.engine import Engine
 from neo.inference.generation import Completion, Constraint, Generation, Request
-from neo.inference.messages import Example, Messages, as_list, as_messages, copy_messages, system_message, user_message
+from neo.inference.messages import (
+    Example,
+    Messages,
+    as_list,
+    as_messages,
+    copy_messages,
+    question_message,
+    system_message,
+)
 from neo.inference.sampling import Sampling
 from neo.model.neo import NeoForConditionalGeneration
 from neo.processing.image import NeoImageProcessor, smart_resize
@@ -59,18 +68,38 @@ class ChatModel:
     ) -> None:
         self.model, self.processor, self.name = model, processor, name
         self._stop_ids = frozenset({processor.ids.im_end, processor.tokenizer.eos_token_id} - {None})
-        self._engine_options = {"cache_memory": cache_memory, "max_batch": max_batch}
+        self._cache_memory, self._max_batch = cache_memory, max_batch
+        self._making = threading.Lock()  # threads may ask first at the same time
+        self._engine: Engine | None = None
+        self._grammars: Grammars | None = None
 
-    @cached_property
+    @property
     def engine(self) -> Engine:
-        """What answers; made when first needed."""
-        return Engine(self.model, self.processor, **self._engine_options)  # type: ignore[arg-type]
+        """What answers; made when first needed, unless one of your own is set."""
+        with self._making:
+            if self._engine is None:
+                options: dict[str, Any] = {"cache_memory": self._cache_memory, "max_batch": self._max_batch}
+                self._engine = Engine(self.model, self.processor, **options)
+            return self._engine
 
-    @cached_property
+    @engine.setter
+    def engine(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
     def grammars(self) -> Grammars:
         """What answers can be held to; made when first needed."""
-        size = self.model.config.text_config.vocab_size
-        return Grammars(self.processor.tokenizer, size, self._stop_ids)
+        with self._making:
+            if self._grammars is None:
+                size = self.model.config.text_config.vocab_size
+                self._grammars = Grammars(self.processor.tokenizer, size, self._stop_ids)
+            return self._grammars
+
+    @overload
+    def generate(self, messages: Messages | None = None, *, n: None = None, **question: Any) -> str: ...
+
+    @overload
+    def generate(self, messages: Messages | None = None, *, n: int, **question: Any) -> list[str]: ...
 
     def generate(
         self,
@@ -83,8 +112,9 @@ class ChatModel:
         video: Any = None,
         fps: float = 1.0,
         max_frames: int = 128,
+        n: int | None = None,
         **options: Any,
-    ) -> str:
+    ) -> str | list[str]:
         """Answer a question about one or several pictures or none, or the last of a list of messages.
 
         Args:
@@ -93,9 +123,12 @@ class ChatModel:
             text: the question.
             system: system prompt.
             examples: of (picture or pictures or None, question, answer), put before the question as earlier turns.
-            video: a file or a folder of frames, seen as pictures with their times before the text.
+            video: a file, a folder of frames or what `read_frames` gave, seen as pictures with their times before the
+                text.
             fps: frames looked at in a second of the video; of a folder, how many make a second.
             max_frames: where there would be more, so many are spread over the whole video.
+            n: for a list of so many answers, whose question is computed once. The first is the answer without it,
+                the others have seeds made of the given one; without a temperature they are all the same.
             options: see the class.
 
         Raises:
@@ -104,11 +137,16 @@ class ChatModel:
         """
         about = {"image": image, "text": text, "system": system, "examples": examples}
         film = {"video": video, "fps": fps, "max_frames": max_frames}
-        return self.answer(messages, **about, **film, **options).text
+        answers = self.answers(messages, n=1 if n is None else n, **about, **film, **options)
+        return answers[0].text if n is None else [answer.text for answer in answers]
 
     def answer(self, messages: Messages | None = None, **question: Any) -> Completion:
         """As `generate`, with tokens, log-probabilities, why it ended and how long it took."""
-        return _whole(self.engine.submit(self._asked(messages, **question)))
+        return self.answers(messages, n=1, **question)[0]
+
+    def answers(self, messages: Messages | None = None, *, n: int, **question: Any) -> list[Completion]:
+        """As `generate` with n, each as `answer` gives it."""
+        return _all_whole(self.engine.submit_several(self._asked(messages, **question), n))
 
     def stream(self, messages: Messages | None = None, **question: Any) -> Iterator[str]:
         """As `generate`, in pieces as they are said; bad input is raised at once, before the first piece."""
@@ -150,12 +188,7 @@ class ChatModel:
                 requests.append(self._asked(None, image=image, text=text, system=system, examples=examples, **options))
             except ValueError as error:
                 raise ValueError(f"question {number}: {error}") from error
-        generations = [self.engine.submit(request) for request in requests]
-        try:
-            return [_whole(generation).text for generation in generations]
-        finally:
-            for generation in generations:
-                generation.cancel()
+        return [answer.text for answer in _all_whole([self.engine.submit(request) for request in requests])]
 
     def start_chat(self, system: str | None = None, tile: bool | int = False) -> "Chat":
         """Begin a conversation."""
@@ -241,6 +274,15 @@ def _whole(generation: Generation) -> Completion:
     return completion
 
 
+def _all_whole(generations: Sequence[Generation]) -> list[Completion]:
+    """The ends of answers under way together; where one goes wrong, the others are broken off."""
+    try:
+        return [_whole(generation) for generation in generations]
+    finally:
+        for generation in generations:
+            generation.cancel()
+
+
 class Chat:
     """A conversation with a model, made by `ChatModel.start_chat`.
 
@@ -263,21 +305,38 @@ class Chat:
         self._messages = system_message(self._system)
 
     def ask(self, text: str, image: Any = None, **options: Any) -> str:
-        """The answer to a next turn; takes what `ChatModel.generate` takes.
+        """The answer to a next turn.
+
+        Args:
+            text: the question.
+            image: a picture, a list of them, or None.
+            options: video, fps and max_frames as in `ChatModel.generate`, and the options of its class.
 
         Raises:
             ValueError: as `generate`.
         """
         return "".join(self.stream(text, image, **options))
 
-    def stream(self, text: str, image: Any = None, **options: Any) -> Iterator[str]:
+    def stream(
+        self,
+        text: str,
+        image: Any = None,
+        *,
+        video: Any = None,
+        fps: float = 1.0,
+        max_frames: int = 128,
+        **options: Any,
+    ) -> Iterator[str]:
         """As `ask`, in pieces as they are said."""
         # Pictures are opened now: a file may change between turns, and a stream can be read only once.
         pictures = [load_image(one) for one in as_list(image)]
-        asked = user_message(text, pictures)
+        frames = None if video is None else read_frames(video, fps, max_frames)
+        asked = question_message(text, pictures, frames)
         request = self._model.request([*self._messages, asked], tile=self._tile, **options)
         if _tiles(self._tile) == 1:
-            asked = user_message(text, [_as_seen(one, self._model.processor.image_processor) for one in pictures])
+            seen = partial(_as_seen, images=self._model.processor.image_processor)
+            frames = frames and [frame._replace(picture=seen(frame.picture)) for frame in frames]
+            asked = question_message(text, [seen(one) for one in pictures], frames)
         return self._say([*self._messages, asked], request)
 
     def _say(self, messages: list[dict[str, Any]], request: Request) -> Iterator[str]:

@@ -33,11 +33,8 @@ def as_messages(
     Raises:
         ValueError: they contradict one another, or there is nothing to answer.
     """
-    if frames is not None and image is not None:
-        raise ValueError("give either image or video, not both")
     if messages is None:
-        asked = user_message(text, as_list(image)) if frames is None else video_message(text, frames)
-        return [*system_message(system), *_turns(examples), asked]
+        return [*system_message(system), *_turns(examples), question_message(text, as_list(image), frames)]
     if image is not None or text is not None or frames is not None or examples:
         raise ValueError("give either messages or image, video, text and examples, not both")
     if not isinstance(messages, list | tuple) or not messages or not all(isinstance(m, Mapping) for m in messages):
@@ -55,6 +52,15 @@ def system_message(system: str | None) -> list[dict[str, Any]]:
     if system is not None and not isinstance(system, str):
         raise ValueError(f"system must be a string, not {type(system).__name__}")
     return [{"role": "system", "content": system}] if system else []
+
+
+def question_message(text: str | None, pictures: list[Any], frames: Sequence[Frame] | None) -> dict[str, Any]:
+    """A question about pictures, a video or neither."""
+    if frames is None:
+        return user_message(text, pictures)
+    if pictures:
+        raise ValueError("give either image or video, not both")
+    return video_message(text, frames)
 
 
 def user_message(text: str | None, pictures: list[Any]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def read_frames(source: Any, fps: float = 1.0, max_frames: int = 128, max_pixels
 
     Args:
         source: a path, the bytes of a file or a binary file object; or a folder of pictures, which are taken as frames
-            in the order of their names.
+            in the order of their names; or frames that were read before, which stay as they are.
         fps: frames that are looked at in a second; of a folder, how many of its pictures make a second.
         max_frames: where there would be more, so many are spread evenly over all of it.
         max_pixels: larger frames are scaled down to this area.
@@ -71,6 +71,8 @@ def read_frames(source: Any, fps: float = 1.0, max_frames: int = 128, max_pixels
         raise ValueError(f"fps={fps!r} must be a number above 0 and of 1000 at the most")
     if isinstance(max_frames, bool) or not isinstance(max_frames, int) or not 1 <= max_frames <= MOST_FRAMES:
         raise ValueError(f"max_frames={max_frames!r} must be a whole number from 1 to {MOST_FRAMES}")
+    if isinstance(source, list) and source and all(isinstance(frame, Frame) for frame in source):
+        return source
     if isinstance(source, str | os.PathLike) and Path(source).expanduser().is_dir():
         found = _from_folder(Path(source).expanduser(), fps, max_frames)
     else:
