@@ -1,4 +1,4 @@
-"""docs/training.md: its commands run one after the other, scaled down, in a folder that looks like the checkout."""
+"""docs/training.md: its commands and its Python run, scaled down, in a folder that looks like the checkout."""
 
 import re
 import runpy
@@ -55,6 +55,8 @@ def test_a_command(command: str, checkout: Path, monkeypatch: pytest.MonkeyPatch
     program, *words = scaled_down(shlex.split(command))
     if program == "neo":
         assert main(words) == 0
+    elif words[:2] == ["-m", "neo"]:
+        assert main(words[2:]) == 0
     elif program == "python":
         monkeypatch.setattr(sys, "argv", words)
         runpy.run_path(words[0], run_name="__main__")
@@ -64,3 +66,11 @@ def test_a_command(command: str, checkout: Path, monkeypatch: pytest.MonkeyPatch
             [sys.executable, "-m", "torch.distributed.run", *words], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
+
+
+def test_python(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkout)
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    for block in blocks:
+        exec(compile(block, "training.md", "exec"), {})
+    assert (checkout / "runs" / "called" / "model.safetensors").is_file()
