@@ -9,7 +9,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import StreamingResponse
 from starlette.responses import Response
 
-from neo.serving import chat, text
+from neo.serving import chat, playground, text
 from neo.serving.admission import Queue
 from neo.serving.answering import Answering
 from neo.serving.door import Door
@@ -67,6 +67,7 @@ def create_app(answering: Answering, queue: Queue) -> FastAPI:
     add_handlers(app)
     _add_answers(app, answering)
     _add_facts(app, answering)
+    playground.add_routes(app)
     return app
 
 
@@ -122,7 +123,7 @@ def _add_facts(app: FastAPI, answering: Answering) -> None:
         """The model that is served."""
         return Models(data=[Model(id=answering.settings.name, created=answering.created)])
 
-    @app.get("/v1/models/{name:path}", responses={404: REFUSALS[404]})
+    @app.get("/v1/models/{name:path}", responses={404: REFUSALS[404], 422: REFUSALS[422]})
     async def model(name: str) -> Model:
         """The model, if it is called so."""
         if name != answering.settings.name:

@@ -11,13 +11,13 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from neo.serving import logs
+from neo.serving import logs, playground
 from neo.serving.admission import ApiKeys, Queue, RateLimit
 from neo.serving.answering import Answering
 from neo.serving.errors import ApiError
 from neo.serving.visit import Visit
 
-OPEN = ("/health",)
+OPEN = ("/health", *playground.FILES)
 """Routes without a key."""
 DRAIN_SECONDS = 5
 """How long the rest of a refused body is read and thrown away, so that its sender hears the refusal."""

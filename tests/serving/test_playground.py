@@ -1,0 +1,353 @@
+"""The web page, as a reader uses it: in a real Chromium without a window, against a server with the small model."""
+
+import base64
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from serving_tools import ROOT, Served, until
+
+from neo.serving import playground
+
+IMAGES = ROOT / "examples" / "images"
+KEY = "sixteen-or-more-characters"
+PHONE = {"width": 320, "height": 640}
+expect.set_options(timeout=60_000)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.fail(
+            "Chromium drives the tests of the page and is not here: install it, on Debian apt-get install chromium"
+        )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, timeout=120_000)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """`open_page(url, **options of a browser's context)`; what the browser itself complains about fails the test."""
+    contexts, complaints = [], []
+
+    def open_page(url: str, **options: object) -> Page:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        context.set_default_timeout(60_000)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: complaints.append(request.url) if foreign(request.url, url) else None)
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+def foreign(address: str, url: str) -> bool:
+    return not address.startswith((url, "data:", "blob:"))
+
+
+@pytest.fixture
+def page(open_page: Callable[..., Page], common: Served) -> Page:
+    return open_page(common.url)
+
+
+def ask(page: Page, question: str) -> None:
+    page.get_by_label("Question", exact=True).fill(question)
+    page.get_by_role("button", name="Ask").click()
+
+
+def answers(page: Page) -> Locator:
+    return page.locator("#conversation .assistant p")
+
+
+def complete(page: Page) -> None:
+    expect(page.get_by_role("status")).to_have_text("The answer is complete.")
+
+
+def bodies(page: Page) -> list[dict]:
+    """What the page asks the server from now on."""
+    sent: list[dict] = []
+    page.on("request", lambda request: sent.append(request.post_data_json) if request.method == "POST" else None)
+    return sent
+
+
+def picture_of(page: Page, body: dict) -> tuple[str, int, int]:
+    """Type, width and height of the first picture of a request, as the browser decodes it."""
+    url = body["messages"][0]["content"][0]["image_url"]["url"]
+    size = page.evaluate(
+        "async url => { const i = new Image(); i.src = url; await i.decode(); return [i.width, i.height] }", url
+    )
+    return url[5 : url.index(";")], *size
+
+
+# --- asking ---
+
+
+def test_a_picture_a_streamed_answer_and_a_second_turn(page: Page) -> None:
+    sent = bodies(page)
+    expect(page.locator("#model")).to_have_text("neo-demo")
+    page.get_by_label("Choose pictures").set_input_files(IMAGES / "two_shapes.png")
+    expect(page.get_by_role("img", name="two_shapes.png")).to_be_visible()
+    ask(page, "Which shape is on the left?")
+    complete(page)
+    expect(answers(page)).to_have_text(["the square"])
+    expect(page.locator("#pictures li")).to_have_count(0)
+    page.get_by_label("Question", exact=True).fill("And on the right?")
+    page.keyboard.press("Enter")
+    expect(answers(page)).to_have_count(2)
+    complete(page)
+    first, second = sent
+    assert first["stream"] is True
+    assert first["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
+    assert [message["role"] for message in second["messages"]] == ["user", "assistant", "user"]
+    assert second["messages"][1]["content"] == "the square"
+    page.get_by_role("button", name="New conversation").click()
+    expect(answers(page)).to_have_count(0)
+    ask(page, "Hello")
+    expect(answers(page)).to_have_count(1)
+    complete(page)
+    assert len(sent[2]["messages"]) == 1
+
+
+def test_an_answer_grows_and_can_be_stopped(page: Page, common: Served) -> None:
+    """The small model says little, so that a stream which never ends stands in for it."""
+    slow = """
+        window.fetch = async (url, {signal}) => new Response(new ReadableStream({start(stream) {
+            const say = () => stream.enqueue(new TextEncoder().encode(
+                'data: {"choices": [{"delta": {"content": "<b>word</b> "}}]}\\n\\n'));
+            say();
+            window.sayMore = say;
+            signal.addEventListener("abort", () => stream.error(signal.reason));
+        }}))"""
+    expect(page.locator("#model")).to_have_text("neo-demo")
+    page.evaluate(slow)
+    ask(page, "Tell me a story.")
+    expect(answers(page)).to_have_text(["<b>word</b>"])  # and no bold word
+    expect(page.locator("#conversation")).to_have_attribute("aria-busy", "true")
+    page.evaluate("sayMore()")
+    expect(answers(page)).to_have_text(["<b>word</b> <b>word</b>"])
+    expect(page.get_by_role("button", name="Stop")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_have_text("Stopped.")
+    expect(page.get_by_label("Question", exact=True)).to_be_focused()
+    ask(page, "Another one.")
+    expect(answers(page)).to_have_count(2)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("status")).to_have_text("Stopped.")
+    expect(page.locator("#conversation")).to_have_attribute("aria-busy", "false")
+
+
+def test_stopping_frees_the_server(open_page: Callable[..., Page], serve: Callable) -> None:
+    with serve() as served:
+        page = open_page(served.url)
+        expect(page.locator("#model")).to_have_text("neo-demo")
+        page.get_by_text("Settings").click()
+        page.get_by_label("Temperature").fill("2")
+        ask(page, "Tell me a long story.")
+        page.keyboard.press("Escape")
+        until(served.at_rest)
+
+
+def test_settings_are_sent(page: Page) -> None:
+    sent = bodies(page)
+    page.get_by_text("Settings").click()
+    for label, value in (
+        ("Temperature", "0.5"),
+        ("Top p", "0.9"),
+        ("Most tokens of an answer", "3"),
+        ("System prompt", "Be brief."),
+    ):
+        page.get_by_label(label).fill(value)
+    ask(page, "Hello")
+    complete(page)
+    assert {name: sent[0][name] for name in ("temperature", "top_p", "max_tokens")} == {
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "max_tokens": 3,
+    }
+    assert sent[0]["messages"][0] == {"role": "system", "content": "Be brief."}
+    page.get_by_label("Temperature").fill("3")
+    ask(page, "Hello")
+    expect(page.get_by_role("alert")).to_contain_text("Temperature: ")
+    expect(page.get_by_label("Temperature")).to_be_focused()
+    assert len(sent) == 1
+
+
+# --- pictures ---
+
+
+def test_a_picture_is_pasted_dropped_and_taken_away(page: Page) -> None:
+    give = """([data, name, way]) => {
+        const bytes = Uint8Array.from(atob(data), one => one.charCodeAt(0));
+        const given = new DataTransfer();
+        given.items.add(new File([bytes], name, {type: "image/png"}));
+        const what = way === "paste" ? new ClipboardEvent(way, {clipboardData: given, bubbles: true})
+                                     : new DragEvent(way, {dataTransfer: given, bubbles: true});
+        document.querySelector("#question").dispatchEvent(what);
+    }"""
+    data = (IMAGES / "circle.png").read_bytes()
+    for way in ("paste", "drop"):
+        page.evaluate(give, [base64.b64encode(data).decode(), f"{way}.png", way])
+        expect(page.get_by_role("img", name=f"{way}.png")).to_be_visible()
+    page.get_by_role("button", name="Remove paste.png").click()
+    expect(page.locator("#pictures img")).to_have_count(1)
+    ask(page, "What color is the circle?")
+    complete(page)
+    expect(answers(page)).to_have_text(["red"])
+
+
+def test_a_camera_is_offered(page: Page) -> None:
+    assert page.get_by_label("Take a picture").get_attribute("capture") == "environment"
+    page.get_by_label("Take a picture").set_input_files(IMAGES / "circle.png")
+    expect(page.locator("#pictures img")).to_have_count(1)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("image/jpeg", "wide.jpg"), ("image/png", "wide.png")])
+def test_large_pictures_are_scaled_before_they_are_sent(page: Page, tmp_path: Path, kind: str, name: str) -> None:
+    Image.new("RGB", (4096, 1000), "red").save(tmp_path / name)
+    sent = bodies(page)
+    page.get_by_label("Choose pictures").set_input_files(tmp_path / name)
+    expect(page.locator("#pictures img")).to_have_count(1)
+    ask(page, "What color is it?")
+    complete(page)
+    assert picture_of(page, sent[0]) == (kind, 2048, 500)
+
+
+# --- what goes wrong ---
+
+
+def test_a_file_that_is_no_picture(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_text("no picture")
+    page.get_by_label("Choose pictures").set_input_files(tmp_path / "notes.png")
+    expect(page.get_by_role("alert")).to_contain_text("notes.png cannot be read as a picture")
+
+
+def test_the_servers_sentence_is_shown_and_the_question_comes_back(page: Page) -> None:
+    page.get_by_label("Choose pictures").set_input_files(IMAGES / "circle.png")
+    ask(page, "word " * 20_000)
+    expect(page.get_by_role("alert")).to_contain_text("context")
+    expect(page.get_by_label("Question", exact=True)).to_have_value(("word " * 20_000).strip())
+    expect(page.locator("#pictures img")).to_have_count(1)
+    ask(page, "What color is the circle?")
+    complete(page)
+    expect(page.get_by_role("alert")).to_be_empty()
+    expect(answers(page)).to_have_text(["red"])
+
+
+def test_a_key_is_asked_for_and_forgotten_with_the_tab(open_page: Callable[..., Page], serve: Callable) -> None:
+    with serve(api_keys=(KEY,)) as served:
+        page = open_page(served.url)
+        expect(page.get_by_role("alert")).to_contain_text("a valid API key is needed")
+        page.get_by_label("API key").fill(KEY)
+        page.keyboard.press("Enter")
+        expect(page.locator("#model")).to_have_text("neo-demo")
+        expect(page.get_by_role("alert")).to_be_empty()
+        ask(page, "Hello")
+        complete(page)
+        assert page.evaluate("JSON.stringify(localStorage)") == "{}"
+        assert page.context.cookies() == []
+        for name in ("Copy as curl", "Copy as Python"):
+            page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+            page.get_by_role("button", name=name).click()
+            expect(page.get_by_role("status")).to_contain_text("Copied")
+            assert KEY not in page.evaluate("navigator.clipboard.readText()")
+
+
+# --- programs ---
+
+
+def test_what_is_copied_runs(page: Page, tmp_path: Path) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_label("Choose pictures").set_input_files(IMAGES / "circle.png")
+    ask(page, "What color is the circle?")
+    complete(page)
+    said = {}
+    for name, program in (("curl", ["bash"]), ("Python", [sys.executable])):
+        page.get_by_role("button", name=f"Copy as {name}").click()
+        expect(page.get_by_role("status")).to_have_text(f"Copied as {name}.")
+        copied = page.evaluate("navigator.clipboard.readText()")
+        environment = {"PATH": os.environ["PATH"]}
+        done = subprocess.run(program, input=copied, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        said[name] = done.stdout
+    assert '"content": "red"' in said["curl"]
+    assert said["curl"].endswith("data: [DONE]\n\n")
+    assert said["Python"] == "red\n"
+
+
+# --- how it looks ---
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_light_or_dark_as_the_reader_likes(open_page: Callable[..., Page], common: Served, scheme: str) -> None:
+    page = open_page(common.url, color_scheme=scheme)
+    colors = page.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
+    page_light, ink_light = (sum(int(part) for part in color[4:-1].split(",")) for color in colors)
+    assert (page_light > ink_light) is (scheme == "light")
+
+
+def test_nothing_is_wider_than_a_phone(open_page: Callable[..., Page], common: Served) -> None:
+    page = open_page(common.url, viewport=PHONE, has_touch=True, is_mobile=True)
+    page.get_by_label("Choose pictures").set_input_files([IMAGES / "circle.png", IMAGES / "receipt.png"])
+    expect(page.locator("#pictures img")).to_have_count(2)
+    page.get_by_text("Settings").click()
+    ask(page, "x" * 200)
+    complete(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_everything_is_reached_by_keyboard_in_its_order(page: Page) -> None:
+    page.get_by_label("Question", exact=True).focus()
+    reached = []
+    for _ in range(5):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+    assert reached == ["choose", "camera", "send", "Settings", "curl"][:4] + reached[4:]
+    page.get_by_label("Choose pictures").focus()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Tab")
+    assert page.evaluate("getComputedStyle(document.querySelector('label[for=choose]')).outlineStyle") == "solid"
+
+
+def test_every_field_has_a_name(page: Page) -> None:
+    page.get_by_text("Settings").click()
+    for field in page.locator("input, textarea, button:visible").all():
+        name = field.evaluate("one => one.labels?.length ? one.labels[0].textContent : one.textContent")
+        assert name.strip(), field
+
+
+# --- headers ---
+
+
+def test_nothing_else_gets_into_the_page(common: Served) -> None:
+    for route in playground.FILES:
+        response = common.http.get(route)
+        assert response.status_code == 200
+        policy = response.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert response.headers["x-content-type-options"] == "nosniff"
+    assert common.http.get("/playground/../playground/__init__.py").status_code == 404
+    assert httpx2.get(f"{common.url}/playground/").status_code == 404
+
+
+def test_the_page_says_where_its_files_are() -> None:
+    html = playground.FILES["/"].read_text(encoding="utf-8")
+    for name in ("style.css", "page.js"):
+        assert f'"playground/{name}"' in html
+        assert f"/playground/{name}" in playground.FILES
