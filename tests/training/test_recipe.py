@@ -79,6 +79,7 @@ def test_a_written_recipe_reads_back(tmp_path: Path) -> None:
         ("--optimizer.learnin_rate=3", "optimizer.learnin_rate is not a field; did you mean optimizer.learning_rate?"),
         ("--data.sources.mine.wieght=3", "mine.wieght is not a field; did you mean data.sources.mine.weight?"),
         ("--learning_rate=1", "learning_rate is not a field; did you mean optimizer.learning_rate?"),
+        ("--gradient-checkpointing=1", "did you mean activation_checkpointing?"),
         ("--lr=1", "lr is not a field; did you mean optimizer.learning_rate?"),
         ("--epochs=3", "epochs is not a field; did you mean steps (a recipe counts steps, not epochs)?"),
         ("--batch_size=3", "batch_size is not a field; did you mean data.rows_per_batch?"),

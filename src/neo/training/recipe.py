@@ -167,8 +167,8 @@ def meant(name: str, prefix: str = "", siblings: Iterable[str] = ()) -> str:
         prefix: what it is a field of, as `optimizer.`.
         siblings: the fields of that, thought of before those elsewhere in a recipe.
     """
-    if name in ELSEWHERE:
-        return f"; did you mean {ELSEWHERE[name]}?"
+    if elsewhere := ELSEWHERE.get(name.replace("-", "_")):
+        return f"; did you mean {elsewhere}?"
     if near := nearest(name, siblings):
         return f"; did you mean {prefix}{near}?"
     places = _places(TrainConfig)

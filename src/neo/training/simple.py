@@ -203,7 +203,7 @@ def _look_at(
     for reason in reasons.values():
         if len(reasons) * every > budget:
             more = f" (and {len(reasons) - 1} more cannot be learned from)" if len(reasons) > 1 else ""
-            raise ValueError(f"{reason}{more}; mend it, or allow some by data.max_bad_fraction")
+            raise ValueError(f"{reason.rstrip('.')}{more}; mend it, or allow some by data.max_bad_fraction")
         logger.warning("left out: %s", reason)
     good = [tokens for place, tokens in zip(looked_at, records["tokens"].tolist(), strict=True) if place not in reasons]
     if not good:
