@@ -1,10 +1,11 @@
 """Recipes scaled down to seconds: tiny sizes, a handful of steps, two rows of 512 tokens."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from neo.training import TrainConfig, load_recipe, train
+from neo.training import TrainConfig, load_recipe, train, trainer
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -32,6 +33,14 @@ def tiny_recipe(stage: str, output_dir: Path, *overrides: str) -> TrainConfig:
     """A demo recipe, scaled down."""
     words = [*TINY, f"--output_dir={output_dir}", *(TINY_MODEL if stage == "llm" else []), *overrides]
     return load_recipe(RECIPES / f"demo_{stage}.yaml", words)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def undrawn() -> Iterator[None]:
+    """To draw its curves takes several times as long as a tiny run; one test has them drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "draw_curves", lambda folder, title: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from neo.training import trainer
 from neo.training.config import TrainConfig
 from neo.training.learner import Learner, Step
 from neo.training.trainer import train
 
 # A server that has imported everything forks the processes: they start at once, and no thread of pytest's is in them.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["neo.training.trainer", "neo.synthetic"])
+# The last two take seconds, which every process would spend again.
+CONTEXT.set_forkserver_preload(["neo.training.trainer", "neo.synthetic", "sklearn.datasets", "peft"])
 
 
 def on_ranks(size: int, function: Callable[..., None], *arguments: object) -> list[int]:
@@ -29,7 +31,7 @@ def on_ranks(size: int, function: Callable[..., None], *arguments: object) -> li
 
 def apart(function: Callable[..., None], *arguments: object) -> int:
     """Run a function in one process of its own; its exit code."""
-    return _finish([CONTEXT.Process(target=function, args=arguments)])[0]
+    return _finish([CONTEXT.Process(target=_undrawn, args=(function, *arguments))])[0]
 
 
 def train_and_die(config: TrainConfig, step: int, number: int = signal.SIGKILL) -> None:
@@ -53,7 +55,7 @@ def terminated(config: TrainConfig) -> int:
 
 def _train_as_job(config: TrainConfig) -> None:
     os.setsid()
-    train(config)
+    _undrawn(train, config)
 
 
 def kill_in(step: int, number: int) -> None:
@@ -76,6 +78,12 @@ def train_quietly(config: TrainConfig) -> None:
 def _as_rank(rank: int, size: int, port: int, function: Callable[..., None], *arguments: object) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
+    _undrawn(function, *arguments)
+
+
+def _undrawn(function: Callable[..., object], *arguments: object) -> None:
+    """Call a function in a process where no curves are drawn; see conftest.py."""
+    trainer.draw_curves = lambda folder, title: Path()
     function(*arguments)
 
 

@@ -46,7 +46,7 @@ def tuned(pt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_run_leaves_an_adapter_and_its_processor(tuned: Path, pt: Path) -> None:
     names = {path.name for path in tuned.iterdir() if path.is_file()}
-    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "recipe.yaml", "curves.png"} <= names
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "recipe.yaml"} <= names
     assert not {"config.json", "model.safetensors"} & names
     assert len(adapters(tuned)) == 2 * 3 * len(PROJECTIONS)
     assert any(tensor.any() for name, tensor in adapters(tuned).items() if "lora_B" in name)
