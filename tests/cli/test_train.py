@@ -33,10 +33,14 @@ def quiet() -> Iterator[None]:
     logging.getLogger("neo").setLevel(before)
 
 
-def test_the_command_does_what_the_call_does(run: Callable, data: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_command_does_what_the_call_does(
+    run: Callable, data: Path, tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     words = ["--model", tiny_checkpoint, "--data", data, "--epochs", 2, "--learning-rate", "1e-3", "--batch-size=2"]
     said = run("train", *words, "--output", tmp_path / "cli", "--device", "cpu", "--lora.rank", 2)
     assert said == f"{tmp_path / 'cli'}\n"
+    assert caplog.messages[:2] == [f"starting to fine-tune {tiny_checkpoint}", "looking at 3 records"]
+    assert f"loading {tiny_checkpoint}" in caplog.messages
     lora = {"rank": 2}
     call = train(
         model=tiny_checkpoint, dataset=data, epochs=2, learning_rate=1e-3, batch_size=2,

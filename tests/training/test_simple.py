@@ -154,7 +154,10 @@ def test_some_records_may_be_bad(tune: Any, caplog: pytest.LogCaptureFixture) ->
         ({"dataset": 5}, "dataset is a int"),
         ({"dataset": "none.json"}, "none.json: there is no such file of records"),
         ({"dataset": [{"conversations": 3}]}, "dataset, record 0 (from 0): "),
-        ({"dataset": [record(0, "none.png")]}, "none.png: cannot read the picture file (No such file or directory); mend it"),
+        (
+            {"dataset": [record(0, "none.png")]},
+            "none.png: cannot read the picture file (No such file or directory); mend it",
+        ),
         ({"epochs": 0}, "epochs=0 must be at least 1"),
         ({"epochs": 1.5}, "epochs=1.5 must be a whole number"),
         ({"batch_size": 0}, "batch_size=0 must be at least 1"),
