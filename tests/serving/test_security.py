@@ -82,20 +82,20 @@ def test_special_tokens_in_a_text_are_text(common: Served, client: OpenAI, speci
     model = common.server.answering.model
     assert model is not None
     tokens = []
-    submit = model.engine.submit
+    submit = model.engine.submit_several
 
-    def keep(request):
+    def keep(request, n):
         tokens.append(request.prompt.input_ids.tolist())
-        return submit(request)
+        return submit(request, n)
 
-    model.engine.submit = keep  # type: ignore[method-assign]
+    model.engine.submit_several = keep  # type: ignore[method-assign]
     try:
         client.chat.completions.create(**CHAT | {"messages": [{"role": "user", "content": f"a{special}b"}]})
         client.completions.create(model="neo-demo", prompt=f"a{special}b", max_tokens=1)
         parts = [{"type": "text", "text": f"a{special}b"}]
         client.chat.completions.create(**CHAT | {"messages": [{"role": "user", "content": parts}]})
     finally:
-        del model.engine.submit
+        del model.engine.submit_several
     added = set(model.processor.tokenizer.added_tokens_decoder)
     assert [sum(token in added for token in prompt) for prompt in tokens] == [3, 0, 3]
     assert f"a{special}b" in model.processor.tokenizer.decode(tokens[0])

@@ -90,7 +90,7 @@ class Answering:
         if any(isinstance(part, ImagePart) for one in request.messages if one.role != "user" for part in one.parts()):
             raise ApiError(400, "only a user's message can have pictures", param="messages")
         urls = [part.image_url.url for part in images]
-        return await self.ask(visit, request.messages, urls, request.options(), request.n or 1, request.seed)
+        return await self.ask(visit, request.messages, urls, request.options(), request.n or 1)
 
     async def ask(
         self,
@@ -99,7 +99,6 @@ class Answering:
         pictures: Sequence[str | bytes],
         options: dict[str, Any],
         n: int = 1,
-        seed: int | None = None,
     ) -> list[Generation]:
         """Answers to messages whose pictures are given as addresses or files, in order.
 
@@ -115,7 +114,7 @@ class Answering:
                     opened = iter(open_all(files, self.settings.max_image_pixels))
                     turns = [_turn(message, opened) for message in messages]
                     visit.facts["images"] = len(files)
-                    return self._submit(visit, self.ready().request(turns, **options), n, seed)
+                    return self._submit(visit, self.ready().request(turns, **options), n)
 
                 return await self._in_thread(visit, prepare)
 
@@ -131,7 +130,7 @@ class Answering:
             asked = [dataclasses.replace(template, prompt=self._prompt(text)) for text in request.prompts()]
             for one in asked:
                 self.ready().engine.check(one)
-            return [made for one in asked for made in self._submit(visit, one, request.n or 1, request.seed)]
+            return [made for one in asked for made in self._submit(visit, one, request.n or 1)]
 
         with self._in_time():
             async with asyncio.timeout(visit.seconds_left):
@@ -161,19 +160,13 @@ class Answering:
             raise ValueError("the prompt is empty")
         return Encoded(ids, ids, torch.empty(0, 768), torch.empty(0, 2, dtype=torch.int64))
 
-    def _submit(self, visit: Visit, request: Request, n: int, seed: int | None) -> list[Generation]:
+    def _submit(self, visit: Visit, request: Request, n: int) -> list[Generation]:
         engine: Engine = self.ready().engine
         if visit.closed:
             raise gone(visit)
-        started = []
-        for number in range(n):
-            # Each answer draws its own numbers. What they share of the prompt the engine computes once.
-            sampling = request.sampling
-            if seed is not None:
-                sampling = dataclasses.replace(sampling, seed=(seed + number) % 2**63)
-            one = dataclasses.replace(request, sampling=sampling, timeout=visit.seconds_left)
-            started.append(engine.submit(one))
-            visit.adopt(started[-1])
+        started = engine.submit_several(dataclasses.replace(request, timeout=visit.seconds_left), n)
+        for generation in started:
+            visit.adopt(generation)
         return started
 
     async def _in_thread(self, visit: Visit, prepare: Callable[[], T]) -> T:

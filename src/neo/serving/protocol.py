@@ -135,6 +135,8 @@ class Sampled(BaseModel):
         """For `ChatModel.request`, what was given alone."""
         names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.seed is not None:
+            given["seed"] = self.seed % 2**63  # OpenAI's may be below 0
         return given | ({"stop": self.stops()} if self.stops() else {})
 
     @property
