@@ -46,6 +46,7 @@ def serve(options: Namespace) -> int:
             f"neo serve needs {error.name}: install the extra with pip install 'neo-vlm[serve]'"
         ) from error
     from neo.inference.engine import Engine
+    from neo.model import names
 
     settings = Settings(
         name=options.served_model_name or options.model.rstrip("/").rpartition("/")[2],
@@ -70,6 +71,8 @@ def serve(options: Namespace) -> int:
         )
         return model
 
+    if not options.download:
+        names.resolve(options.model, download=False)  # a slip of the name is told before anything is listened on
     logs.to_stderr()
     return run(load_with_engine, settings, options.host, options.port, options.max_batch)
 

@@ -86,7 +86,8 @@ class Answering:
         """The `n` answers of a chat request, under way."""
         self._check_model(request.model)
         images = [part for message in request.messages for part in message.parts() if isinstance(part, ImagePart)]
-        self.check_sizes(len(images), sum(len(text) for text in _texts(request.messages)))
+        with self._counting():
+            self.check_sizes(len(images), sum(len(text) for text in _texts(request.messages)))
         if any(isinstance(part, ImagePart) for one in request.messages if one.role != "user" for part in one.parts()):
             raise ApiError(400, "only a user's message can have pictures", param="messages")
         urls = [part.image_url.url for part in images]

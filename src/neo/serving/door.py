@@ -19,6 +19,8 @@ from neo.serving.visit import Visit
 
 OPEN = ("/health", *playground.FILES)
 """Routes without a key."""
+LAST_SECONDS = 5
+"""How long an answer that is out of time may take to say so."""
 DRAIN_SECONDS = 5
 """How long the rest of a refused body is read and thrown away, so that its sender hears the refusal."""
 
@@ -42,7 +44,10 @@ class Door:
         answer = _Answer(send, visit)
         try:
             self._let_in(scope, headers, visit)
-            await self.app(scope, body.receive, answer.send)
+            async with asyncio.timeout(self.settings.request_timeout + LAST_SECONDS):
+                await self.app(scope, body.receive, answer.send)
+        except TimeoutError:  # whoever asked does not read the answer; its connection is closed
+            visit.outcome = "timeout"
         except ApiError as error:
             await body.drain()
             await error.response()(scope, receive, answer.send)

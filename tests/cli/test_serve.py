@@ -1,0 +1,93 @@
+"""`neo serve` at the command line; the server itself is tested in tests/serving."""
+
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neo.cli import main
+from neo.serving import logs, run
+from neo.serving.settings import Settings
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """What servers would be run with."""
+    calls: list[tuple] = []
+    monkeypatch.setattr(run, "run", lambda *arguments: calls.append(arguments) or 0)
+    monkeypatch.setattr(logs, "to_stderr", lambda: None)
+    return calls
+
+
+def test_the_options_are_the_settings(started: list[tuple], tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("0123456789abcdef\n")
+    words = [
+        "serve",
+        "--host",
+        "0.0.0.0",
+        "--port",
+        "80",
+        "--max-batch",
+        "2",
+        "--max-waiting",
+        "3",
+        "--rate-limit",
+        "4",
+    ]
+    words += ["--request-timeout", "5.5", "--max-body-bytes", "6000", "--max-images", "7", "--max-image-pixels", "8000"]
+    words += ["--api-key-file", str(keys), "--allow-media-domain", "a.example, b.example", "--media-redirects", "9"]
+    words += ["--allow-origin", "https://c.example", "--served-model-name", "small", "--cache-memory", "50000000"]
+    assert main(words) == 0
+    [(load, settings, *where)] = started
+    assert where == ["0.0.0.0", 80, 2]
+    assert settings == Settings(
+        name="small",
+        max_waiting=3,
+        request_timeout=5.5,
+        max_body_bytes=6000,
+        max_images=7,
+        max_image_pixels=8000,
+        api_keys=("0123456789abcdef",),
+        rate_limit=4,
+        media_domains=("a.example", "b.example"),
+        media_redirects=9,
+        origins=("https://c.example",),
+    )
+    engine = load().engine
+    assert (engine.max_batch, engine.memory.capacity > 0) == (2, True)
+
+
+def test_without_options_it_is_safe(started: list[tuple]) -> None:
+    assert main(["serve"]) == 0
+    [(_, settings, host, port, _)] = started
+    assert (settings, host, port) == (Settings(), "127.0.0.1", 8000)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--model", "neo-dmeo"], "neo-dmeo"),
+        (["--api-key-file", "/nowhere/keys"], "cannot be read"),
+        (["--max-batch", "0"], "max-batch"),
+        (["--max-waiting", "-1"], "max_waiting"),
+        (["--port", "many"], "port"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_one_sentence(refuse: Callable[..., str], words: list[Any], said: str) -> None:
+    assert said in refuse("serve", *words)
+
+
+def test_a_port_that_is_taken(refuse: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "to_stderr", lambda: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert "cannot be listened on" in refuse("serve", "--port", taken.getsockname()[1])
+
+
+def test_a_missing_extra_is_named(refuse: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "neo.serving.run", None)
+    assert "neo-vlm[serve]" in refuse("serve")

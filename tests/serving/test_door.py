@@ -1,0 +1,69 @@
+"""The door by itself: what happens to its places whatever becomes of a request."""
+
+import asyncio
+
+import pytest
+
+from neo.serving import door
+from neo.serving.admission import Queue
+from neo.serving.answering import Answering
+from neo.serving.door import Door
+from neo.serving.metrics import Metrics
+from neo.serving.settings import Settings
+
+SCOPE = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": [], "client": ("10.0.0.1", 5)}
+
+
+async def receive() -> dict:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def pass_through(app, queue: Queue, **settings: float) -> list[dict]:
+    """What is sent for a request that an app deals with, the model being ready."""
+    answering = Answering(Settings(**settings), Metrics())
+    answering.ready = lambda: None  # type: ignore[assignment,method-assign,return-value]
+    sent = []
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    await Door(app, answering, queue)(dict(SCOPE), receive, send)
+    return sent
+
+
+def test_an_answer_that_nobody_reads_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "LAST_SECONDS", 0)
+    queue = Queue(1, 0)
+
+    async def never_ends(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.Event().wait()
+
+    sent = asyncio.run(pass_through(never_ends, queue, request_timeout=0.1))
+    assert [message["type"] for message in sent] == ["http.response.start"]
+    assert queue.taken == 0
+
+
+def test_a_failure_gives_the_place_back() -> None:
+    queue = Queue(1, 0)
+
+    async def fails(scope, receive, send) -> None:
+        assert queue.taken == 1
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(pass_through(fails, queue))
+    assert queue.taken == 0
+
+
+def test_a_body_is_not_read_where_there_is_no_place() -> None:
+    queue = Queue(1, 0)
+    queue.enter(1)
+
+    async def app(scope, receive, send) -> None:
+        pytest.fail("it was let in")
+
+    start, body = asyncio.run(pass_through(app, queue))
+    assert start["status"] == 429
+    assert b"queue_full" in body["body"]
+    assert queue.taken == 1
