@@ -72,7 +72,8 @@ def test_lengths_are_those_of_encoding(source: Source, processor: NeoProcessor, 
         if problem := index.problem(k):
             with pytest.raises(ValueError) as error:
                 processor.encode(source[k].messages, share_pixels=True)
-            assert str(error.value) == problem
+            assert problem.endswith(str(error.value))
+            assert f".jsonl, line {k + 1}: " in problem
             continue
         encoded = processor.encode(source[k].messages, share_pixels=True)
         assert index.tokens(k) == len(encoded.input_ids)
