@@ -91,7 +91,7 @@ def test_every_tool_has_help_with_an_example(tool: str, capsys: pytest.CaptureFi
 
 def test_mistakes_are_one_sentence(refuse: Callable[..., str], file: Path, recipe: Path, tmp_path: Path) -> None:
     assert "which tool? index, check, stats, preview or convert" in refuse()
-    assert "invalid choice: 'frob'" in refuse("frob")
+    assert "has no tool 'frob'" in refuse("frob")
     assert "neo data check needs a source" in refuse("check")
     assert "neo data convert needs an output" in refuse("convert", file)
     assert "there is no such file of records" in refuse("check", tmp_path / "none.jsonl")
