@@ -4,7 +4,9 @@ import io
 import json
 import logging
 import re
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import openai
@@ -16,6 +18,7 @@ from PIL import Image
 from serving_tools import ROOT, Served, about, data_url, until
 
 from neo.processing.tokenizer import SPECIAL_TOKENS
+from neo.serving import answering
 from neo.serving.admission import ApiKeys, RateLimit, read_keys
 from neo.serving.errors import ApiError
 from neo.serving.logs import JsonLines
@@ -71,6 +74,32 @@ def test_too_many_pictures(serve) -> None:
         content = about(data_url(png(40, 40)), "What?")[0]["content"]
         messages = [{"role": "user", "content": content[:1] * 2 + content[1:]}]
         assert served.http.post("/v1/chat/completions", json=CHAT | {"messages": messages}).status_code == 413
+
+
+def test_pictures_are_decoded_beside_the_event_loop_and_few_at_a_time(serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    go, counting, inside, most = threading.Event(), threading.Lock(), [0], [0]
+    open_all = answering.open_all
+
+    def slow(*arguments):
+        with counting:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+        go.wait()
+        with counting:
+            inside[0] -= 1
+        return open_all(*arguments)
+
+    monkeypatch.setattr(answering, "open_all", slow)
+    body = CHAT | {"messages": about(data_url(png(40, 40)), "What?")}
+    with serve(decoders=2) as served, ThreadPoolExecutor(6) as pool:
+        try:
+            asked = [pool.submit(served.http.post, "/v1/chat/completions", json=body) for _ in range(6)]
+            until(lambda: served.server.queue.taken == 6 and inside[0] == 2)
+            assert served.http.get("/health").status_code == 200
+        finally:
+            go.set()
+        assert [one.result().status_code for one in asked] == [200] * 6
+    assert most[0] == 2
 
 
 # --- texts ---

@@ -4,8 +4,6 @@ import hashlib
 import hmac
 import math
 import time
-from base64 import b64decode
-from binascii import Error as NotBase64
 from pathlib import Path
 
 from neo.serving.errors import ApiError
@@ -40,7 +38,7 @@ class ApiKeys:
         self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
 
     def name(self, authorization: str) -> str:
-        """What a key is called in the log, from an Authorization header: `Bearer KEY`, or Basic with it as password.
+        """What a key is called in the log, from an Authorization header, `Bearer KEY`.
 
         Raises:
             ApiError: keys are asked for and this is none of them.
@@ -56,15 +54,8 @@ class ApiKeys:
 
 
 def _key_in(authorization: str) -> bytes:
-    scheme, _, value = authorization.partition(" ")
-    if scheme.lower() == "bearer":
-        return value.strip().encode("latin-1")
-    if scheme.lower() == "basic":
-        try:
-            return b64decode(value, validate=True).partition(b":")[2]
-        except NotBase64:
-            return b""
-    return b""
+    scheme, _, key = authorization.partition(" ")
+    return key.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
 
 
 class RateLimit:
