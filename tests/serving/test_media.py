@@ -3,6 +3,7 @@
 import contextlib
 import io
 import struct
+import warnings
 import zipfile
 import zlib
 
@@ -79,9 +80,11 @@ def test_content_counts_and_not_what_it_is_called() -> None:
     assert open_all([from_data_url(data_url(FILES["JPEG"], "svg+xml"), "p")], MOST)[0].size == PICTURE.size
 
 
-@pytest.mark.parametrize("size", [(60_000, 60_000), (2**31 - 1, 2**31 - 1), (1001, 1000)], ids=str)
+@pytest.mark.parametrize("size", [(10_000, 10_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1), (1001, 1000)], ids=str)
 def test_decompression_bombs_are_refused_by_their_head(size: tuple[int, int]) -> None:
-    error = refused(header_png(*size))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing is said on stderr
+        error = refused(header_png(*size))
     assert (error.status_code, error.kind) == (413, "size")
 
 

@@ -71,9 +71,10 @@ def measure(data: bytes, name: str) -> tuple[int, int]:
         if signs.search(data[start:] if start else data):
             raise MediaError(415, "polyglot", f"{name} is {what} besides a picture")
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=[kind]) as head:
-            warnings.simplefilter("ignore")  # of its own limits: ours come next
-            width, height = head.size
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have a limit of our own
+            with Image.open(io.BytesIO(data), formats=[kind]) as head:
+                width, height = head.size
     except Image.DecompressionBombError:
         raise MediaError(413, "size", f"{name} has too many pixels") from None
     except Exception:  # noqa: BLE001 - decoders raise all kinds on damaged files
