@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,34 @@ def terminated(config: TrainConfig) -> int:
     return process.exitcode
 
 
+def killed_in_a_job(config: TrainConfig, step: int) -> list[int]:
+    """Train in a job of its own, killed in a step; the processes of the job that are still there 10 seconds later."""
+    process = CONTEXT.Process(target=_die_as_job, args=(config, step))
+    process.start()
+    process.join(timeout=300)
+    assert process.exitcode == -signal.SIGKILL
+    for _ in range(100):
+        if not (left := _alive(process.pid)):
+            break
+        time.sleep(0.1)
+    return left
+
+
+def _alive(group: int) -> list[int]:
+    """Processes of a group that have not ended."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, process_group = stat.read_text().rpartition(")")[2].split()[:3]
+            found += [int(stat.parent.name)] if int(process_group) == group and state != "Z" else []
+    return found
+
+
+def _die_as_job(config: TrainConfig, step: int) -> None:
+    os.setsid()
+    _undrawn(train_and_die, config, step)
+
+
 def _train_as_job(config: TrainConfig) -> None:
     os.setsid()
     _undrawn(train, config)
@@ -84,6 +113,7 @@ def _as_rank(rank: int, size: int, port: int, function: Callable[..., None], *ar
 def _undrawn(function: Callable[..., object], *arguments: object) -> None:
     """Call a function in a process where no curves are drawn; see conftest.py."""
     trainer.draw_curves = lambda folder, title: Path()
+    multiprocessing.set_start_method("fork", force=True)  # of its workers, as in a run from the command line
     function(*arguments)
 
 

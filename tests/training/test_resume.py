@@ -13,7 +13,7 @@ from neo.training.checkpoint import oldest_first, read_state
 from neo.training.learner import Learner
 
 from .conftest import tiny_recipe
-from .runs import apart, files, kill_in, on_ranks, terminated, train_and_die, train_quietly
+from .runs import apart, files, kill_in, killed_in_a_job, on_ranks, terminated, train_and_die, train_quietly
 from .test_distributed import losses
 from .test_trainer import assert_same
 
@@ -140,6 +140,11 @@ def test_sigterm_saves_and_ends_well(pt: Path, whole: dict[str, Path], tmp_path:
     for step in (2, 4, 5):  # what the best is chosen by
         name = f"checkpoints/step-{step:06d}"
         assert read_state(tmp_path / name)["score"] == read_state(whole["fp32"] / name)["score"]
+
+
+def test_a_killed_run_leaves_no_workers(pt: Path, tmp_path: Path) -> None:
+    config = tiny_recipe("mt", tmp_path, f"--model.path={pt}", "--steps=100000", "--data.workers=2")
+    assert killed_in_a_job(config, step=2) == []
 
 
 def test_sigterm_to_a_job_spares_its_workers_until_it_has_saved(pt: Path, tmp_path: Path) -> None:
