@@ -7,7 +7,7 @@
 The model: hidden 512, MLP 1536, 8 layers (2 of pre-Buffer), 8 query and 4 key heads of 64, vocabulary 8192, random
 weights. The records: conversations of 150 tokens in the median, log-normal with sigma 1 as real mixtures are, no
 longer than a row of 2048; two fifths of them hold a picture. Both sides read the same file with the same processor in
-their own process, train in bf16 over float32 weights with the same fused AdamW, clipping and loss, and see on average
+their own process, train in `--precision` over float32 weights with the same fused AdamW, clipping and loss, and see on average
 the same number of tokens in a step: a batch of 8 records, the Trainer's default, holds as many as one packed row.
 Rows of the table come in turns, `--repeats` times over. Counted are tokens that are not padding; the first steps are
 left out. `grouped` is the Trainer's own remedy, batches of records of like length, which changes their order; the
@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 from datetime import date
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def make_records(folder: Path, count: int, median: int = MEDIAN, longest: int = 
     (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
-def packed(folder: Path, steps: int) -> dict[str, float]:
+def packed(folder: Path, steps: int, precision: str) -> dict[str, float]:
     """This loop, called as anyone would."""
     recipe = {
         "stage": "sft",
@@ -122,7 +123,7 @@ def packed(folder: Path, steps: int) -> dict[str, float]:
         "output_dir": str(folder / "packed"),
         "steps": steps,
         "optimizer": {**OPTIMIZER, "warmup_steps": 2, "min_fraction": 0.0},
-        "precision": "bf16",
+        "precision": precision,
         "loss_reduction": "token",
         "device": "cpu",
         "log_every": WARM,
@@ -145,7 +146,7 @@ def measured(lines: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def padded(folder: Path, steps: int, grouped: bool) -> dict[str, float]:
+def padded(folder: Path, steps: int, precision: str, grouped: bool) -> dict[str, float]:
     """transformers' Trainer over the processor's padded batches."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -190,7 +191,7 @@ def padded(folder: Path, steps: int, grouped: bool) -> dict[str, float]:
         max_grad_norm=OPTIMIZER["clip"],
         lr_scheduler_type="cosine",
         warmup_steps=2,
-        bf16=True,
+        bf16=precision == "bf16",
         use_cpu=True,
         train_sampling_strategy="group_by_length" if grouped else "random",
         remove_unused_columns=False,
@@ -209,26 +210,27 @@ def padded(folder: Path, steps: int, grouped: bool) -> dict[str, float]:
     }
 
 
-def one(way: str, folder: Path, steps: int) -> dict[str, Any]:
-    figures = packed(folder, steps) if way == "packed" else padded(folder, steps, way == "grouped")
+def one(way: str, folder: Path, steps: int, precision: str) -> dict[str, Any]:
+    run = packed if way == "packed" else partial(padded, grouped=way == "grouped")
+    figures = run(folder, steps, precision)
     return {"way": way, **figures, "peak_memory_gib": peak_memory()}
 
 
-def in_own_process(way: str, folder: Path, steps: int) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--one", way, str(folder), "--steps", str(steps)]
+def in_own_process(way: str, folder: Path, steps: int, precision: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--one", way, str(folder), "--steps", str(steps), "--precision", precision]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{way} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def compare(ways: list[str], steps: int, repeats: int) -> list[dict[str, Any]]:
+def compare(ways: list[str], steps: int, repeats: int, precision: str) -> list[dict[str, Any]]:
     """Every way in turn, and all of them again: one row for each run."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_checkpoint(folder / "model")
         make_records(folder, steps * BATCH)
-        return [in_own_process(way, folder, steps) for _ in range(repeats) for way in ways]
+        return [in_own_process(way, folder, steps, precision) for _ in range(repeats) for way in ways]
 
 
 def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -310,8 +312,9 @@ def hardware() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
-def save(rows: list[dict[str, Any]], runs: list[dict[str, Any]], device: str) -> Path:
+def save(rows: list[dict[str, Any]], runs: list[dict[str, Any]], device: str, precision: str) -> Path:
     report = {
+        "precision": precision,
         "hardware": hardware(),
         "cores": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -330,6 +333,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--steps", type=int, default=24, help="optimiser steps of a run, a multiple of 4")
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help="fp32 for a CPU without bf16")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/training_<device>_<date>.json")
     parser.add_argument("--loop", metavar="PRESET", help="demo, 2b or 9b: this loop alone; further words are overrides")
     parser.add_argument("--max-seq-length", type=int, default=16_384, help="of --loop")
@@ -339,13 +343,13 @@ def main() -> None:
     if overrides and not options.loop:
         parser.error(f"unknown words: {' '.join(overrides)}")
     if options.one:
-        print(json.dumps(one(options.one[0], Path(options.one[1]), options.steps)))
+        print(json.dumps(one(options.one[0], Path(options.one[1]), options.steps, options.precision)))
         return
-    runs = [] if options.loop else compare(options.ways, options.steps, options.repeats)
+    runs = [] if options.loop else compare(options.ways, options.steps, options.repeats, options.precision)
     rows = loop_alone(options, overrides) if options.loop else summary(runs)
     show(rows)
     if options.save:
-        print(save(rows, runs, choose_device(options.device).type if options.loop else "cpu"))
+        print(save(rows, runs, choose_device(options.device).type if options.loop else "cpu", options.precision))
 
 
 if __name__ == "__main__":
