@@ -7,10 +7,10 @@
 The model: hidden 512, MLP 1536, 8 layers (2 of pre-Buffer), 8 query and 4 key heads of 64, vocabulary 8192, random
 weights. The records: conversations of 150 tokens in the median, log-normal with sigma 1 as real mixtures are, no
 longer than a row of 2048; two fifths of them hold a picture. Both sides read the same file with the same processor in
-their own process, train in `--precision` over float32 weights with the same fused AdamW, clipping and loss, and see on average
-the same number of tokens in a step: a batch of 8 records, the Trainer's default, holds as many as one packed row.
-Rows of the table come in turns, `--repeats` times over. Counted are tokens that are not padding; the first steps are
-left out. `grouped` is the Trainer's own remedy, batches of records of like length, which changes their order; the
+their own process, train in `--precision` over float32 weights with the same fused AdamW, clipping and loss, and see on
+average the same number of tokens in a step: a batch of 8 records, the Trainer's default, holds as many as one packed
+row. Rows of the table come in turns, `--repeats` times over. Counted are tokens that are not padding; the first steps
+are left out. `grouped` is the Trainer's own remedy, batches of records of like length, which changes their order; the
 longest come first and are not counted.
 
 `--loop` trains a preset of fresh weights on rows of drawn pictures' length and tells tokens/s, the share of the
