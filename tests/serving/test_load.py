@@ -18,6 +18,7 @@ import openai
 import pytest
 from serving_tools import Served, served, until
 
+from neo.inference.cache import OutOfMemory
 from neo.serving import run
 from neo.serving.settings import Settings
 
@@ -55,6 +56,20 @@ def test_beyond_the_queue_is_429_and_nothing_is_lost(serve) -> None:
         assert sorted(one.result().status_code for one in asked) == [200] * 3 + [429] * 5
         assert served.http.post("/v1/chat/completions", json=SHORT).status_code == 200
         until(served.at_rest)
+
+
+def test_no_memory_for_a_cache_is_503_and_others_go_on(serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OutOfMemory("no room on this device")
+
+    with serve() as served:
+        with monkeypatch.context() as context:
+            context.setattr(served.engine.memory, "open", full)
+            response = served.http.post("/v1/chat/completions", json=SHORT)
+        assert response.status_code == 503
+        assert "retry-after" in response.headers
+        assert "device" not in response.text
+        assert served.http.post("/v1/chat/completions", json=SHORT).status_code == 200
 
 
 def test_answers_count_one_by_one_in_the_queue(serve) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from neo.inference.cache import OutOfMemory
 from neo.inference.chat import ChatModel
 from neo.inference.engine import Engine
 from neo.inference.generation import Generation, Piece, Request
@@ -249,6 +250,9 @@ class Answering:
             raise out_of_time()
         if generation.finish_reason == "cancelled":
             raise gone(visit)
+        if isinstance(generation.error, OutOfMemory):
+            visit.outcome = "error"
+            raise unavailable("the server has no memory left for this; ask again later")
         if generation.finish_reason == "error":
             visit.outcome = "error"
             self.ready()  # the engine has died
