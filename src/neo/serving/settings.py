@@ -28,7 +28,7 @@ class Settings:
     decoders: int = 2
     """Threads that open pictures and prepare requests, so many at the same time."""
     api_keys: tuple[str, ...] = ()
-    """One of these is asked for on every route but /health; none: no key is."""
+    """One of these is asked for on every route but /health and the page; none: no key is."""
     rate_limit: int = 0
     """Answers a minute for each key, or for each address where there are no keys; 0: no limit."""
     media_domains: tuple[str, ...] = ()
