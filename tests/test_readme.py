@@ -1,8 +1,9 @@
 """What README and docs promise: code that runs, numbers as measured, links that lead somewhere.
 
 Blocks of README.md marked `python` run one after the other in one namespace, those marked `bash` in a
-shell, both in a folder that looks like the checkout. Blocks marked `text` are not run here: `make demo` and
-`make test` make an environment, which `.ci/run` does; the others download weights or need a Qwen3.
+shell, both in a folder that looks like the checkout; the server listens on a free port in place of 8000. Blocks
+marked `text` are not run here: `make demo` and `make test` make an environment, which `.ci/run` does; the others
+download weights or need a Qwen3.
 """
 
 import importlib.util
@@ -10,6 +11,7 @@ import os
 import re
 import runpy
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,9 @@ from neo.inference.describe import describe
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+END_JOBS = "trap 'kill $(jobs -p) 2> /dev/null || true' EXIT\n"
+"""A server that a block starts does not outlive it, whatever fails."""
 
 
 def blocks(language: str) -> list[str]:
@@ -69,9 +74,11 @@ def test_bash_blocks_run(checkout: Path) -> None:
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m neo "$@"\n')
     command.chmod(0o755)
     environment = os.environ | {"PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}"}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     said = ""
     for block in blocks("bash"):
-        shell = ["bash", "-euo", "pipefail", "-c", block]
+        shell = ["bash", "-euo", "pipefail", "-c", END_JOBS + block.replace("8000", str(port))]
         done = subprocess.run(shell, cwd=checkout, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
         said = done.stdout

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -339,6 +340,14 @@ def test_every_field_has_a_name(page: Page) -> None:
     for field in page.locator("input, textarea, button:visible").all():
         name = field.evaluate("one => one.labels?.length ? one.labels[0].textContent : one.textContent")
         assert name.strip(), field
+
+
+def test_the_picture_of_the_page_can_be_drawn(browser: Browser, common: Served, tmp_path: Path) -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "figures" / "playground.py"))
+    script["draw"](browser, common.url, tmp_path / "drawn.png")
+    with Image.open(tmp_path / "drawn.png") as drawn, Image.open(script["TARGET"]) as committed:
+        assert drawn.size == committed.size
+    assert script["TARGET"].stat().st_size < 200_000
 
 
 # --- headers ---
