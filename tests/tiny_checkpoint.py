@@ -40,7 +40,12 @@ def make_checkpoint(folder: Path, seed: int = 0, **text: int) -> Path:
     sizes |= text
     config = NeoConfig(
         text_config=sizes,
-        vision_config={"hidden_size": 24, "llm_hidden_size": sizes["hidden_size"], "min_pixels": 4096, "max_pixels": 65536},
+        vision_config={
+            "hidden_size": 24,
+            "llm_hidden_size": sizes["hidden_size"],
+            "min_pixels": 4096,
+            "max_pixels": 65536,
+        },
         image_token_id=ids.image,
         image_start_token_id=ids.image_start,
         image_end_token_id=ids.image_end,

@@ -90,6 +90,13 @@ def test_int8_of_any_sizes(inputs: int, outputs: int, number: int, dtype: torch.
     close(layer(x.reshape(1, number, inputs))[0], x.double() @ layer.dequantized().double().t())
 
 
+@pytest.mark.parametrize("number", [1, 3, 64, 200])
+def test_int8_in_fp16_does_not_overflow(number: int):
+    layer = Int8Linear.of(weight(BLOCK, 1024), torch.float16)
+    x = 100 * rows(number, 1024, torch.float16)
+    close(layer(x), x.double() @ layer.dequantized().double().t())
+
+
 def test_int4_says_which_sizes_it_takes():
     assert Int4Linear.takes(weight(BLOCK, GROUP))
     assert not Int4Linear.takes(weight(BLOCK + 1, GROUP))

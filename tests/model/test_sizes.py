@@ -105,5 +105,3 @@ def test_memory(small_config: NeoConfig):
     parameters = sizes.count_parameters(small_config)
     assert sizes.training_bytes(small_config) == 16 * parameters.total
     assert sizes.training_bytes(small_config, trained=100) == 16 * 100 + 4 * (parameters.total - 100)
-    cache = sizes.cache_bytes_per_token(small_config, torch.float16)
-    assert sizes.serving_bytes(small_config, torch.float16, 7, 3) == 2 * parameters.total + 21 * cache

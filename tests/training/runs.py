@@ -113,7 +113,6 @@ def _as_rank(rank: int, size: int, port: int, function: Callable[..., None], *ar
 def _undrawn(function: Callable[..., object], *arguments: object) -> None:
     """Call a function in a process where no curves are drawn; see conftest.py."""
     trainer.draw_curves = lambda folder, title: Path()
-    multiprocessing.set_start_method("fork", force=True)  # of its workers, as in a run from the command line
     function(*arguments)
 
 

@@ -26,7 +26,9 @@ def serve_parser() -> ArgumentParser:
     add("--max-body-bytes", type=int, default=32 * 2**20, metavar="N", help="largest request, pictures included")
     add("--max-images", type=int, default=16, metavar="N", help="most pictures of a request")
     add("--max-image-pixels", type=int, default=50_000_000, metavar="N", help="most pixels of them together")
-    add("--api-key-file", metavar="FILE", help="a key a line; one is then needed on all routes but /health and the page")
+    add(
+        "--api-key-file", metavar="FILE", help="a key a line; one is then needed on all routes but /health and the page"
+    )
     add("--rate-limit", type=int, default=0, metavar="N", help="answers a minute for each key, else address; 0: any")
     add("--allow-media-domain", metavar="HOST,HOST", help="fetch pictures over https from these; by default none are")
     add("--media-redirects", type=int, default=0, metavar="N", help="redirects followed while fetching")

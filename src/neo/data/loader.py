@@ -4,11 +4,12 @@ Packing needs lengths only. Every rank measures the whole stream, from indices o
 comes to the same rows; decoded and encoded is what stands in its own. One set of worker processes does both.
 """
 
-import ctypes
 import logging
 import math
+import multiprocessing
+import os
 import signal
-import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -27,9 +28,6 @@ from neo.model.config import IGNORE
 from neo.processing.processor import NeoProcessor
 
 logger = logging.getLogger(__name__)
-
-PR_SET_PDEATHSIG = 1
-"""prctl's: the signal that this process gets when its parent ends."""
 
 PREFETCH = 4
 """Chunks that each worker keeps ready."""
@@ -211,6 +209,12 @@ def _begin(worker: int) -> None:
     # A job that is stopped is told so in all its processes; the one that trains ends its workers once it has saved.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":
-        # A run that is killed cannot end them, and they would wait for ever to hand over what they have read.
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # A run that is killed cannot end its workers, and they would wait for ever to hand over what they have read.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -11,6 +11,7 @@ where that is not enough, whoever asked is told (`OutOfMemory`) and nothing has 
 """
 
 import logging
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -212,6 +213,7 @@ class CacheMemory:
                 if not _is_out_of_memory(error):
                     raise
                 if not self.kept:
+                    traceback.clear_frames(error.__traceback__)  # they hold what was had of it until then
                     size = tokens * bytes_per_token(self.config, self.dtype)
                     raise OutOfMemory(
                         f"there is no memory left for a cache of {tokens} tokens, {size:,} bytes, beside {self.used} "

@@ -15,6 +15,7 @@ Whoever waits for an answer drives the engine; `start()` gives it a thread of it
 import logging
 import os
 import threading
+import traceback
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Items
@@ -303,9 +304,12 @@ class Engine:
             logits = forward(self.model, spans) if spans else nothing
             return [(sequence, row, None) for (sequence, _), row in zip(planned, logits, strict=True)]
         except Exception as error:  # noqa: BLE001 - raised to whoever asked
-            if len(planned) == 1:
-                return [(planned[0][0], nothing, error)]
-            return [result for one in planned for result in self._compute([one])]
+            failed = error
+        if len(planned) == 1:
+            return [(planned[0][0], nothing, failed)]
+        traceback.clear_frames(failed.__traceback__)  # or memory that was too little stays taken
+        del failed
+        return [result for one in planned for result in self._compute([one])]
 
     def _span(self, sequence: Sequence, stop: int) -> Span:
         assert sequence.store is not None

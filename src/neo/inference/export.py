@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from neo.inference.chat import ChatModel
@@ -57,8 +58,8 @@ def export(
         with checkpoint.without_progress_bars():
             loaded.model.save_pretrained(target)
         loaded.processor.save_pretrained(target)
-    except OSError as error:
-        raise ValueError(f"{target}: cannot be written ({error.strerror or error})") from error
+    except (OSError, SafetensorError) as error:  # a full disk is the latter
+        raise ValueError(f"{target}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
     return target
 
 
@@ -84,6 +85,6 @@ def save_quantized(loaded: ChatModel, output: str | Path) -> Path:
         (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         loaded.model.generation_config.save_pretrained(target)
         loaded.processor.save_pretrained(target)
-    except OSError as error:
-        raise ValueError(f"{target}: cannot be written ({error.strerror or error})") from error
+    except (OSError, SafetensorError) as error:  # a full disk is the latter
+        raise ValueError(f"{target}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
     return target

@@ -121,7 +121,10 @@ class Int8Linear(nn.Module):
         parts = (self.weight.split(columns), self.scale.split(columns), out_RN.split(columns, 1))
         x_RK = x_RK.to(fastest_dtype(x_RK))
         for weight_nK, scale_n, out_Rn in zip(*parts, strict=True):
-            out_Rn.copy_((x_RK @ weight_nK.to(x_RK.dtype).t()).mul_(scale_n))
+            if x_RK.dtype == torch.float16:  # unscaled sums would be too large for it
+                out_Rn.copy_(x_RK @ (weight_nK * scale_n[:, None]).t())
+            else:
+                out_Rn.copy_((x_RK @ weight_nK.to(x_RK.dtype).t()).mul_(scale_n))
         return out_RN
 
 

@@ -5,6 +5,7 @@ faster in float32. Measured in docs/experiments.md.
 """
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,4 +57,5 @@ def fastest_dtype(x: Tensor) -> torch.dtype:
 @cache
 def multiplies_bf16() -> bool:
     """Whether this processor has instructions for products of bf16 (avx512_bf16, amx_bf16 and such)."""
-    return any(found and str(name).endswith("bf16") for name, found in torch.cpu.get_capabilities().items())
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older releases of torch do not tell
+    return any(found and str(name).endswith("bf16") for name, found in capabilities.items())

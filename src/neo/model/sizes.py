@@ -111,14 +111,6 @@ def flops_per_token(config: NeoConfig, context: int = 0) -> int:
     return Arithmetic.of(_on_meta(config)).forward(1, context + 1, 1)
 
 
-def serving_bytes(
-    config: NeoConfig, dtype: torch.dtype = torch.bfloat16, context: int = 4096, requests: int = 1
-) -> int:
-    """Weights and the caches of so many requests of `context` tokens; a forward's own work comes on top."""
-    weights = count_parameters(config).total * dtype.itemsize
-    return weights + requests * context * cache_bytes_per_token(config, dtype)
-
-
 def training_bytes(config: NeoConfig, trained: int | None = None) -> int:
     """Weights, gradients and AdamW's moments; activations, which depend on batch and length, come on top.
 

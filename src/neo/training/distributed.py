@@ -143,6 +143,12 @@ def _quiet(quiet: bool) -> Iterator[None]:
         ours.setLevel(before)
 
 
+def simplest_strategy(model: nn.Module, memory: int) -> Strategy:
+    """Of several GPUs with so many bytes each: whole replicas where they leave most of it free."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return "ddp" if parameters * STATE_BYTES <= DDP_SHARE * memory else "fsdp"
+
+
 def choose_strategy(model: nn.Module, config: DistributedConfig, ranks: Ranks) -> Strategy:
     """The strategy of a run; `auto` is the simplest that fits.
 
@@ -153,9 +159,7 @@ def choose_strategy(model: nn.Module, config: DistributedConfig, ranks: Ranks) -
     if strategy == "auto":
         strategy = "none" if ranks.size == 1 else "ddp"
         if ranks.size > 1 and ranks.device.type == "cuda":
-            memory = torch.cuda.get_device_properties(ranks.device).total_memory
-            parameters = sum(parameter.numel() for parameter in model.parameters())
-            strategy = "ddp" if parameters * STATE_BYTES <= DDP_SHARE * memory else "fsdp"
+            strategy = simplest_strategy(model, torch.cuda.get_device_properties(ranks.device).total_memory)
         if ranks.size > 1:
             logger.info("%d ranks, distributed.strategy=%s", ranks.size, strategy)
     if strategy == "ddp" and ranks.size == 1:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from neo.model import names
@@ -88,8 +89,8 @@ def grow_folder(
             model.save_pretrained(target)
         if processor is not None:
             processor.save_pretrained(target)
-    except OSError as error:
-        raise ValueError(f"{target}: cannot be written ({error.strerror or error})") from error
+    except (OSError, SafetensorError) as error:  # a full disk is the latter
+        raise ValueError(f"{target}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
     return target
 
 

@@ -11,11 +11,14 @@ from neo.model.config import NeoConfig
 from neo.model.loss import CHUNK_LOGITS
 from neo.model.neo import NeoForConditionalGeneration, NeoLayer
 from neo.training.config import TrainConfig
+from neo.training.distributed import simplest_strategy
 from neo.training.lora import add_lora
 from neo.training.stages import Parts, choose_trained, parts, table
 from neo.training.start import sizes
 
 MIB = 2**20
+GPU_MEMORY = 80 * 2**30
+"""Bytes of a GPU that strategy `auto` is planned for; a run asks the GPUs it has."""
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Of a weight in 4 bits, with its scales."""
 OF_A_MACHINE = 8
@@ -106,7 +109,7 @@ def plan(config: TrainConfig, gpus: int = 1) -> Plan:
         by_part = add_lora(model, replace(config.lora, quantize=None), "", config.seed, bf16=False)
     strategy = config.distributed.strategy
     if strategy == "auto":
-        strategy = "none" if gpus == 1 else "ddp"
+        strategy = "none" if gpus == 1 else simplest_strategy(model, GPU_MEMORY)
     return Plan(config, by_part, gpus, strategy, memory_of(config, model, strategy, gpus))
 
 

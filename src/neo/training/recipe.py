@@ -167,10 +167,13 @@ def meant(name: str, prefix: str = "", siblings: Iterable[str] = ()) -> str:
         prefix: what it is a field of, as `optimizer.`.
         siblings: the fields of that, thought of before those elsewhere in a recipe.
     """
+    near = nearest(name, siblings)
+    if prefix and near:
+        return f"; did you mean {prefix}{near}?"
     if elsewhere := ELSEWHERE.get(name.replace("-", "_")):
         return f"; did you mean {elsewhere}?"
-    if near := nearest(name, siblings):
-        return f"; did you mean {prefix}{near}?"
+    if near:
+        return f"; did you mean {near}?"
     places = _places(TrainConfig)
     near = nearest(name, places)
     return f"; did you mean {places[near]}?" if near else suggestion(name, siblings)

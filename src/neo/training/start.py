@@ -34,6 +34,11 @@ def load(path: str | Path) -> tuple[NeoForConditionalGeneration, NeoProcessor]:
     folder = _resolved(path)
     logger.info("loading %s", path)
     if (folder / checkpoint.STATE).is_file():
+        if checkpoint.read_state(folder)["stream"]["lora"]:
+            raise ValueError(
+                f"{folder}: a checkpoint of a LoRA run holds adapters alone; let the run come to its end, and give its "
+                "folder as the adapter"
+            )
         model, processor = skeleton(folder)
         settle(model, torch.device("cpu"))
         checkpoint.load_tensors(folder, dict(model.named_parameters()))

@@ -260,12 +260,18 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         """Begin to save where the run is, and draw how it came there."""
-        score = sum(self.losses) / len(self.losses) if self.losses else None
+        failed = None
+        on_time = self.step % self.config.save_every == 0 or self.step == self.config.steps
+        # The mean of the few steps before a run was stopped cannot be compared with that of `save_every`.
+        score = sum(self.losses) / len(self.losses) if self.losses and on_time else None
         if self.validation:
-            score = self.validate()
-            logger.info("step %d: validation loss %.4f", self.step, score)
-            if self.metrics:
-                self.metrics.add_validation(self.step, score)
+            try:
+                score = self.validate()
+                logger.info("step %d: validation loss %.4f", self.step, score)
+                if self.metrics:
+                    self.metrics.add_validation(self.step, score)
+            except ValueError as error:  # raised when the steps before it are saved
+                score, failed = None, error
         if self.step % self.config.save_every == 0:  # one on being stopped changes nothing for those after it
             self.losses = []
         state = {
@@ -280,6 +286,8 @@ class Trainer:
         self.checkpoints.save(self.step, tensors, state, lambda to: start.describe(to, self.model, self.processor))
         if self.ranks.first:
             draw_curves(self.output_dir, f"stage {self.config.stage}")
+        if failed:
+            raise failed
 
     def _stream(self) -> dict[str, Any]:
         """What a position in the data is counted in; with other values it would mean other samples."""

@@ -73,8 +73,11 @@ def _in_folder(folder: Path, kind: Kind | None) -> list[tuple[Path, Kind]]:
     saved = any((folder / name).exists() for name in ("state.json", "dataset_dict.json"))
     if kind == "datasets" or (kind is None and saved):
         return [(folder, "datasets")]
-    files = [(file, _told(file)) for file in sorted(folder.iterdir()) if file.is_file()]
-    found = [(file, told) for file, told in files if told and kind in (None, told)]
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    # Compressed tars beside records are taken for pictures packed away; alone they are refused for what they are.
+    for tell in (lambda file: ENDINGS.get(file.suffix.lower()), _told):
+        if found := [(file, told) for file in files if (told := tell(file)) and kind in (None, told)]:
+            break
     if not found:
         raise ValueError(f"{folder}: the folder holds no file of records, which would end in {_endings(kind)}")
     if len(kinds := {told for _, told in found}) > 1:
