@@ -17,7 +17,7 @@ from neo.processing.processor import NeoProcessor
 
 @pytest.fixture(scope="session")
 def processor() -> NeoProcessor:
-    return NeoProcessor.from_pretrained(resolve("neo-demo"))
+    return NeoProcessor.from_pretrained(resolve("neo-demo"), min_pixels=9216)  # so that pictures keep their sizes
 
 
 @pytest.fixture
