@@ -119,7 +119,7 @@ def _drawn(rng: np.random.Generator, family: str, split: str) -> tuple[Image.Ima
 
 def _scene(rng: np.random.Generator, family: str, plain: bool) -> Sample:
     """A scene with a question of this family first; up to three others follow, all shapes in words last."""
-    while not (main := scene_turns(rng, scene := scene_for(rng, family, plain), family, plain)):
+    while not (main := scene_turns(rng, scene := scene_for(rng, family), family, plain)):
         pass  # a scene without an unambiguous question of this kind: draw lots again
     # Among the candidates may be an extra of another kind ("What color is the shape on the left?").
     main = [candidate for candidate in main if candidate[0].kind == family] or main

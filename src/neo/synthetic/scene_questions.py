@@ -30,10 +30,10 @@ Fact = tuple[str, object]
 Candidate = tuple[Turn, frozenset[Fact]]
 
 
-def scene_for(rng: np.random.Generator, kind: str, plain: bool = True) -> Scene:
-    """A scene in which a question of this kind makes sense; to learn from, not `plain`, more often a harder one."""
+def scene_for(rng: np.random.Generator, kind: str) -> Scene:
+    """A scene in which a question of this kind makes sense."""
     if kind in ("color", "shape"):
-        return single(rng) if chance(rng, 0.8 if plain else 0.4) else few(rng)
+        return single(rng) if chance(rng, 0.8) else few(rng)
     if kind == "count":
         return crowd(rng)
     if kind == "position":
