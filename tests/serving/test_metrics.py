@@ -38,7 +38,7 @@ def test_what_is_counted(serve, stars: str) -> None:
         cached = sum(one["prompt_tokens_details"]["cached_tokens"] for one in usage)
         assert count["neo_cached_prompt_tokens_total"] >= cached > 0
         assert count["neo_generated_tokens_total"] > sum(one["completion_tokens"] for one in usage)
-        assert count["neo_picture_tokens_total"] == 2 * 16
+        assert count["neo_picture_tokens_total"] == 2 * 64
         assert count["neo_time_to_first_token_seconds_count"] == 4
         assert count["neo_inter_token_seconds_count"] > 0
         assert count["neo_request_seconds_count"] == 3
