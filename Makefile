@@ -16,7 +16,7 @@ demo: .venv/installed  ## ask the model in the package about the pictures in exa
 	$(BIN)/python examples/ask_pictures.py
 
 test: .venv/installed-dev  ## the whole test suite
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 lint: .venv/installed-dev  ## style
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ from neo.cli import main
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-DEMO = tuple(f"neo train recipes/demo_{stage}.yaml" for stage in ("llm", "pt", "mt", "sft"))
+DEMO = tuple(f"neo train recipes/demo_{stage}.yaml" for stage in ("llm", "pt", "mt", "sft", "scenes_sft", "fine_sft"))
 
 
 def commands() -> list[str]:
@@ -34,7 +34,7 @@ def scaled_down(words: list[str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the page names, the demo's four stages already run."""
+    """A folder with what the page names, the demo's stages already run."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("recipes", "examples", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
