@@ -1,5 +1,4 @@
 import io
-import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-import neo
 from neo.inference.chat import Chat, ChatModel
 from neo.inference.constraint import Grammars
 from neo.inference.engine import Engine
@@ -389,6 +387,13 @@ def test_messages_are_a_copy(chat_model: ChatModel, pictures: list):
     assert len(chat.messages[0]["content"]) == 2
 
 
+def test_nothing_is_kept_in_the_model(chat_model: ChatModel, pictures: list):
+    before = {name: set(vars(module)) for name, module in chat_model.model.named_modules()}
+    chat_model.start_chat().ask(QUESTION, pictures[0], max_length=4)
+    assert before == {name: set(vars(module)) for name, module in chat_model.model.named_modules()}
+    assert isinstance(chat_model.model, NeoForConditionalGeneration)
+
+
 # Bad input.
 
 
@@ -435,80 +440,6 @@ def test_bad_batches(chat_model: ChatModel, pictures: list):
         chat_model.generate_batch(pictures[0], ["a"])
     with pytest.raises(ValueError, match="texts must be a list of questions or one question, not NoneType"):
         chat_model.generate_batch(pictures[:1], None)
-
-
-# Loading.
-
-
-def test_dtypes(tiny_checkpoint: Path, pictures: list):
-    for name, dtype in {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}.items():
-        model = neo.load_model(str(tiny_checkpoint), dtype=name, device="cpu")
-        assert model.model.dtype == dtype
-        assert model.generate(image=pictures[0], text=QUESTION, max_length=4)
-    assert neo.load_model(str(tiny_checkpoint), dtype=torch.float16).model.dtype == torch.float16
-
-
-def test_overrides(tiny_checkpoint: Path, chat_model: ChatModel, pictures: list):
-    model = neo.load_model(str(tiny_checkpoint), attn_implementation="eager", max_pixels=4096, device="cpu")
-    assert model.model.config._attn_implementation == "eager"
-    assert model.request(conversation(1, pictures)).prompt.image_grid_hw.prod() * 256 <= 4096
-    assert chat_model.request(conversation(1, pictures)).prompt.image_grid_hw.prod() * 256 > 4096
-    assert neo.load_model(str(tiny_checkpoint), image_token_id=5).model.config.image_token_id == 5
-
-
-def test_token_ids_come_from_the_tokenizer(tiny_checkpoint: Path, tmp_path: Path, chat_model: ChatModel):
-    folder = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
-    text = (folder / "config.json").read_text()
-    (folder / "config.json").write_text(
-        text.replace(f'"image_token_id": {chat_model.processor.ids.image}', '"image_token_id": 3')
-    )
-    assert '"image_token_id": 3' in (folder / "config.json").read_text()
-    assert neo.load_model(str(folder)).model.config.image_token_id == chat_model.processor.ids.image
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"dtype": "fp8"}, "dtype='fp8'"),
-        ({"dtype": torch.int64}, "dtype=torch.int64"),
-        ({"device": "gpu"}, "device='gpu'"),
-        ({"device": None}, "device=None"),
-        ({"image_token_id": "a"}, "cannot be loaded .*'image_token_id' expected int"),
-        ({"device": "cuda:99"}, "device='cuda:99' is not on this machine"),
-        ({"max_pixel": 3}, "did you mean max_pixels"),
-        ({"attn_implementation": "flash"}, "attn_implementation"),
-    ],
-)
-def test_bad_options(tiny_checkpoint: Path, options: dict, sentence: str):
-    with pytest.raises(ValueError, match=sentence):
-        neo.load_model(str(tiny_checkpoint), **options)
-
-
-def test_checkpoints_that_are_not_whole(tiny_checkpoint: Path, tmp_path: Path):
-    def broken(name: str, *files: str) -> str:
-        folder = shutil.copytree(tiny_checkpoint, tmp_path / name)
-        for file in files:
-            (folder / file).unlink()
-        return str(folder)
-
-    with pytest.raises(ValueError, match=r"no tokenizer\.json"):
-        neo.load_model(broken("no tokenizer", "tokenizer.json"))
-    with pytest.raises(ValueError, match="no weights here"):
-        neo.load_model(broken("no weights", "model.safetensors"))
-    folder = broken("bad tokenizer")
-    Path(folder, "tokenizer.json").write_text("{")
-    with pytest.raises(ValueError, match=r"tokenizer\.json"):
-        neo.load_model(folder)
-    Path(folder, "tokenizer.json").write_text("{}")
-    with pytest.raises(ValueError, match="this is not a tokenizer's file"):
-        neo.load_model(folder)
-
-
-def test_nothing_is_kept_in_the_model(chat_model: ChatModel, pictures: list):
-    before = {name: set(vars(module)) for name, module in chat_model.model.named_modules()}
-    chat_model.start_chat().ask(QUESTION, pictures[0], max_length=4)
-    assert before == {name: set(vars(module)) for name, module in chat_model.model.named_modules()}
-    assert isinstance(chat_model.model, NeoForConditionalGeneration)
 
 
 def test_importing_neo_does_not_import_torch():
