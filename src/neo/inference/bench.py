@@ -9,11 +9,8 @@ what reading and multiplying alone would take on this machine, whose speed at bo
 """
 
 import math
-import os
 import platform
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +27,7 @@ from neo.inference.chat import ChatModel
 from neo.inference.engine import Engine
 from neo.inference.generation import Request
 from neo.inference.quantize import quantization_of
+from neo.model.device import peak_memory, reset_peak_memory
 from neo.model.linear import fastest_dtype
 from neo.model.sizes import flops_per_token
 from neo.processing.processor import Encoded
@@ -41,8 +39,6 @@ SIDE = {"cpu": 2048, "cuda": 8192}
 """Rows and columns of the matrices that are multiplied to measure multiplying."""
 SECONDS = 0.8
 """For which each of the two is measured."""
-_STATUS = Path("/proc/self/status")
-_PEAK_RESET = Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -174,7 +170,7 @@ def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
 
 
 def _measure(engine: Engine, prompt: Encoded, batch: int, new_tokens: int, repeats: int, machine: Machine) -> Row:
-    _reset_peak(engine.model.device)
+    reset_peak_memory(engine.model.device)
     _run(engine, prompt, batch, 2)
     runs = [_run(engine, prompt, batch, new_tokens) for _ in range(repeats)]
     config = engine.model.config.text_config
@@ -190,7 +186,7 @@ def _measure(engine: Engine, prompt: Encoded, batch: int, new_tokens: int, repea
         first_token_floor_s=operations / machine.flops_per_s,
         step_s=statistics.median(chain.from_iterable(steps for _, steps in runs)),
         step_floor_s=(_bytes_of(decoder.layers, engine.model.lm_head) + seen) / machine.read_bytes_per_s,
-        peak_memory_bytes=_peak(engine.model.device),
+        peak_memory_bytes=peak_memory(engine.model.device),
     )
 
 
@@ -263,23 +259,6 @@ def _processor() -> str:
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _reset_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif os.access(_PEAK_RESET, os.W_OK):
-        _PEAK_RESET.write_text("5")
-
-
-def _peak(device: torch.device) -> int:
-    """Since `_reset_peak`; where the system cannot set it back, since the process began."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if _STATUS.is_file():
-        peak = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(peak.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _time(seconds: float) -> str:

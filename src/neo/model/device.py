@@ -1,12 +1,16 @@
 """Where a network computes, and with what numbers."""
 
 import os
+import resource
+import sys
 from pathlib import Path
 
 import torch
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Short names of the dtypes that weights come in."""
+_STATUS = Path("/proc/self/status")
+_PEAK_RESET = Path("/proc/self/clear_refs")
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -37,3 +41,24 @@ def free_memory(device: torch.device) -> int:
         available = next(line for line in table.read_text().splitlines() if line.startswith("MemAvailable"))
         return int(available.split()[1]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Begin to watch what `peak_memory` tells."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif os.access(_PEAK_RESET, os.W_OK):
+        _PEAK_RESET.write_text("5")
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes taken of a GPU, or by the whole process on CPU, since `reset_peak_memory`.
+
+    Where the system cannot set it back, since the process began.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if _STATUS.is_file():
+        peak = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(peak.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

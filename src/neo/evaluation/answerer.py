@@ -1,0 +1,114 @@
+"""Whoever answers questions about pictures: a NEO, or anything else with the two methods of `Answerer`."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from neo.inference.chat import ChatModel
+from neo.inference.generation import Completion, Generation
+from neo.inference.loading import load_model
+from neo.inference.messages import Messages
+from neo.model.device import peak_memory, reset_peak_memory
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was said to one question, and what it took."""
+
+    text: str
+    seconds: float
+    """From the question, its pictures still in their files, to the end of the answer."""
+    seconds_to_first_token: float | None = None
+    """None where it is not known, or there was no token."""
+    new_tokens: int | None = None
+    """Tokens of the answer; None where it is not known, as are the others."""
+    prompt_tokens: int | None = None
+    """Tokens of the question, those of its pictures included."""
+    complete: bool = True
+    """Whether it came to its end, rather than to the limit of new tokens."""
+
+
+class Answerer(Protocol):
+    """Answers questions about pictures, greedily: the same question has the same answer."""
+
+    name: str
+    """What reports call it."""
+
+    def answer(self, conversations: Sequence[Messages], max_new_tokens: int) -> list[Answer]:
+        """The answers to some conversations, asked at the same time.
+
+        Args:
+            conversations: each as `neo.processing.chat` takes it (its `parse` gives texts and pictures in order); the
+                last message is the user's.
+            max_new_tokens: tokens of an answer at the most.
+
+        Raises:
+            ValueError: one of them cannot be answered, such as an unreadable picture; begins with "question N: ",
+                counted from 1.
+        """
+        ...
+
+    def peak_memory(self) -> int | None:
+        """Most bytes taken since it was loaded: of the GPU, or of the process on CPU; None where it is not known."""
+        ...
+
+
+class NeoAnswerer:
+    """A NEO, by its engine."""
+
+    def __init__(self, chat: ChatModel) -> None:
+        self.chat, self.name = chat, chat.name
+        reset_peak_memory(chat.model.device)
+
+    def answer(self, conversations: Sequence[Messages], max_new_tokens: int) -> list[Answer]:
+        """See `Answerer`."""
+        requests, preparing = [], []
+        for number, messages in enumerate(conversations, 1):
+            start = time.monotonic()
+            try:
+                requests.append(self.chat.request(messages, max_new_tokens=max_new_tokens))
+            except ValueError as error:
+                raise ValueError(f"question {number}: {error}") from error
+            preparing.append(time.monotonic() - start)
+        generations = [self.chat.engine.submit(request) for request in requests]
+        try:
+            return [_answer(*one) for one in zip(preparing, map(Generation.result, generations), strict=True)]
+        finally:  # where one goes wrong, the others are broken off
+            for generation in generations:
+                generation.cancel()
+
+    def peak_memory(self) -> int | None:
+        """See `Answerer`."""
+        return peak_memory(self.chat.model.device)
+
+
+def _answer(preparing: float, said: Completion) -> Answer:
+    first = said.seconds_to_first_token
+    return Answer(
+        text=said.text,
+        seconds=preparing + said.seconds,
+        seconds_to_first_token=None if first is None else preparing + first,
+        new_tokens=len(said.tokens),
+        prompt_tokens=said.prompt_tokens,
+        complete=said.finish_reason == "stop",
+    )
+
+
+def load_answerer(model: str | Path | ChatModel | Answerer, **options: Any) -> Answerer:
+    """Whom a name means.
+
+    Args:
+        model: "neo-demo", a published name, a hub id or a folder; or what `neo.load_model` returned; or an answerer of
+            your own.
+        options: of `neo.load_model`, for a name.
+
+    Raises:
+        ValueError: as `neo.load_model`.
+    """
+    if isinstance(model, ChatModel):
+        return NeoAnswerer(model)
+    if not isinstance(model, str | Path):
+        return model
+    return NeoAnswerer(load_model(model, **options))
