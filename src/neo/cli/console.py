@@ -4,6 +4,8 @@ import logging
 import sys
 import warnings
 from argparse import RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
@@ -17,6 +19,27 @@ def say(text: str, end: str = "\n") -> None:
     """To stdout, at once."""
     sys.stdout.write(text + end)
     sys.stdout.flush()
+
+
+def track(what: str, done: int = 0) -> Callable[[Iterable[Any], int], Iterator[Any]]:
+    """Shows on stderr how far a loop is and how long it will take; nothing where nobody looks.
+
+    Args:
+        what: is going on.
+        done: items of the total that were there before.
+    """
+
+    def track(items: Iterable[Any], total: int) -> Iterator[Any]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(
+            *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+        ) as progress:
+            yield from progress.track(items, total, done, description=what)
+
+    return track
 
 
 class ToStderr(logging.StreamHandler):
