@@ -3,7 +3,7 @@
 pip install trl
 python examples/trl_sft.py [STEPS]
 
-The records are those of finetune_new_task.py. SFTTrainer brings what TRL can do beside; `neo.training.train` packs
+The records are those of finetune_and_compare.py. SFTTrainer brings what TRL can do beside; `neo.training.train` packs
 conversations into rows instead of padding them, and goes on exactly where it was stopped.
 """
 
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from arrows import QUESTION, records
 from datasets import Dataset
-from finetune_new_task import QUESTION, records
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl import SFTConfig, SFTTrainer

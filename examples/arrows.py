@@ -1,21 +1,13 @@
-"""Teach neo-demo a task that it cannot do: which way an arrow points. How good it is at it, before and after.
+"""A task that neo-demo cannot do, as records to learn from: which way an arrow points.
 
-python examples/finetune_new_task.py [PICTURES [EPOCHS]]
-
-With 400 pictures and 6 epochs it goes from 0.0% to 100.0% right on 200 pictures that it has not learned from, in
-two minutes on one core of a CPU. The model is in runs/arrows then; remove that folder to start anew.
+Used by finetune_and_compare.py and trl_sft.py.
 """
 
 import math
 import random
-import sys
-from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw
-
-import neo
-from neo.training import train
 
 QUESTION = "Which way does the arrow point?"
 ANGLES = {"right": 0, "down": 90, "left": 180, "up": 270}
@@ -46,29 +38,3 @@ def records(count: int, seed: int) -> list[dict[str, Any]]:
         }
         for answer in answers
     ]
-
-
-def accuracy(model: str | Path, held_out: list[dict[str, Any]]) -> float:
-    """The share of pictures that a model answers right."""
-    answers = neo.load_model(model).generate_batch([one["image"] for one in held_out], QUESTION, max_new_tokens=8)
-    expected = [one["conversations"][1]["content"] for one in held_out]
-    return sum(said == right for said, right in zip(answers, expected, strict=True)) / len(held_out)
-
-
-def main(pictures: int = 400, epochs: int = 6) -> None:
-    """Measure, train, measure again."""
-    held_out = records(pictures // 2, seed=1)
-    print(f"before: {accuracy('neo-demo', held_out):.1%} right", flush=True)
-    folder = train(
-        model="neo-demo",
-        dataset=records(pictures, seed=0),
-        epochs=epochs,
-        learning_rate=5e-4,  # ten times the default, which suits models a thousand times larger
-        batch_size=8,
-        output_dir="runs/arrows",
-    )
-    print(f"after:  {accuracy(folder, held_out):.1%} right")
-
-
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
