@@ -90,6 +90,18 @@ def test_several_files_and_a_stage(run: Callable, data: Path, tiny_checkpoint: P
     assert (recipe["stage"], recipe["steps"]) == ("pt", 6)
 
 
+def test_picture_sizes_are_a_field_as_any_other(run: Callable, data: Path, tiny_checkpoint: Path) -> None:
+    words = ["--model", tiny_checkpoint, "--data", data, "--device", "cpu", "--dry-run"]
+    rows = {}
+    for most in (1024, 4096):
+        sizes = ["--model.vision.max_pixels", most, "--model.vision.min_pixels=1024"]
+        recipe = yaml.safe_load(run("train", *words, *sizes))
+        assert recipe["model"]["path"] == str(tiny_checkpoint)
+        assert recipe["model"]["vision"] == {"max_pixels": most, "min_pixels": 1024}
+        rows[most] = recipe["data"]["max_seq_length"]
+    assert rows[1024] < rows[4096]
+
+
 def test_only_the_first_process_prints_the_folder(
     run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,8 @@ def tune(tiny_checkpoint: Path, tmp_path: Path, folder: Path) -> Any:
     def tune(dataset: Any = None, name: str = "run", **options: Any) -> Path:
         dataset = folder / "training.json" if dataset is None else dataset
         small = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-2, "device": "cpu"}
-        return train(model=tiny_checkpoint, dataset=dataset, output_dir=tmp_path / name, **small | options)
+        given = {"model": tiny_checkpoint, "dataset": dataset, "output_dir": tmp_path / name}
+        return train(**given | small | options)
 
     return tune
 
@@ -124,6 +125,13 @@ def test_other_fields_of_the_recipe(tune: Any) -> None:
     assert recipe["data"]["max_seq_length"] == 64
     assert recipe["data"]["rows_per_batch"] == 4
     assert (recipe["optimizer"]["clip"], recipe["optimizer"]["learning_rate"]) == (0.5, 0.01)
+
+
+def test_picture_sizes(tune: Any, tiny_checkpoint: Path) -> None:
+    sizes = {"min_pixels": 1024, "max_pixels": 1024}
+    run = tune(model={"path": tiny_checkpoint, "vision": sizes}, max_steps=1)
+    assert load_recipe(run / "recipe.yaml").model.vision == sizes
+    assert neo.load_model(run, device="cpu").processor.image_processor.max_pixels == 1024
 
 
 def test_the_longest_of_many_records_is_guessed(tune: Any, monkeypatch: pytest.MonkeyPatch) -> None:

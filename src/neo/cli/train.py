@@ -156,7 +156,9 @@ def _prepared(request: Request) -> tuple[Any, Any]:
     if request.recipe is not None:
         return load_recipe(request.recipe, request.overrides), None
     _check_fields(request)
-    return prepare(**request.options, **override({}, request.overrides))
+    values = override({}, request.overrides)
+    values["model"] = values.get("model", {}) | {"path": request.options["model"]}
+    return prepare(**request.options | values)
 
 
 def _check_fields(request: Request) -> None:
@@ -166,8 +168,9 @@ def _check_fields(request: Request) -> None:
 
     known = {one.name for one in fields(TrainConfig)}
     for name in request.overrides[::2]:
-        field_name = name.removeprefix("--").removeprefix("set.").partition(".")[0]
-        if field_name in request.options:
+        dotted = name.removeprefix("--").removeprefix("set.")
+        field_name = dotted.partition(".")[0]
+        if dotted in (*request.options, "model.path"):
             raise ValueError(f"{name} says again what another option has said; leave out one of them")
         if field_name not in known:
             near = nearest(name, [*OPTIONS, DOWNLOAD, DRY_RUN, GPUS])

@@ -53,7 +53,7 @@ class Prepared(NamedTuple):
 def train(
     config: TrainConfig | None = None,
     *,
-    model: str | Path | None = None,
+    model: str | Path | Mapping[str, Any] | None = None,
     dataset: Any = None,
     epochs: int = 3,
     learning_rate: float = 5e-5,
@@ -73,7 +73,8 @@ def train(
 
     Args:
         config: a recipe; nothing else is given beside it.
-        model: "neo-demo", a published name, a hub id or a folder, as in `neo.load_model`.
+        model: "neo-demo", a published name, a hub id or a folder, as in `neo.load_model`; to set picture sizes,
+            too, fields of `ModelConfig`: {"path": "neo-demo", "vision": {"max_pixels": 262_144}}.
         dataset: records (`neo.data.records`): a list of them, a data set of the package `datasets`, or a path: a file
             (JSON, JSONL, Parquet, tar, CSV), a folder or a pattern of them, or a list of paths.
         epochs: how often each record is learned from.
@@ -109,7 +110,7 @@ def train(
 
 def prepare(
     *,
-    model: str | Path | None,
+    model: str | Path | Mapping[str, Any] | None,
     dataset: Any,
     epochs: int = 3,
     learning_rate: float = 5e-5,
@@ -131,18 +132,19 @@ def prepare(
     for name in fields.keys() - get_type_hints(TrainConfig):
         if near := nearest(name, signature(prepare).parameters):
             raise ValueError(f"train has no argument {name}; did you mean {near}?")
-    if model is None or dataset is None:
-        missing = "model" if model is None else "dataset"
+    start: dict[str, Any] = dict(model) if isinstance(model, Mapping) else {"path": model}
+    if start.get("path") is None or dataset is None:
+        missing = "dataset" if start.get("path") else "model"
         raise ValueError(f"fine-tuning needs a model and a dataset, and the {missing} is missing")
     for name, count in (("epochs", epochs), ("batch_size", batch_size), ("max_steps", max_steps)):
         if count is not None and made(int, count, "", name) < 1:
             raise ValueError(f"{name}={count} must be at least 1")
-    folder = names.resolve(model, download)
+    folder = names.resolve(start["path"], download)
     in_memory = not _is_path(dataset)
     on_gpu = choose_device(fields.get("device", "auto")).type == "cuda"
     values: dict[str, Any] = {
         "stage": "sft",
-        "model": {"path": str(model)},
+        "model": start | {"path": str(start["path"])},
         "data": {
             "sources": {NAME: _described(dataset) if in_memory else {"path": _as_text(dataset)}},
             "batch_by": "samples",
