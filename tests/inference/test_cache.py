@@ -107,6 +107,24 @@ def test_what_is_kept_is_forgotten_for_those_under_way(device_of):
     assert memory.used == 2 * GROWTH
 
 
+def test_what_a_request_begins_with_is_forgotten_last_and_for_itself_too(device_of):
+    """A device with room for two stores, or for the new one alone."""
+    known = np.arange(2 * GROWTH)
+    for size, kept, shared in ((5, [1, 2], 9), (4, [2], 9), (2, [], 0)):
+        device = device_of(10 * GROWTH * TOKEN)
+        memory = CacheMemory(CONFIG, torch.float32, [CPU] * 3, 100 * GROWTH * TOKEN)
+        for contents in (known, np.full(GROWTH, 5000)):
+            store = memory.open(contents, len(contents))
+            filled(store, contents)
+            memory.close(store)
+        del store
+        device.size = size * GROWTH * TOKEN
+        opened = memory.open(np.append(known[:9], [7] * 9), 2 * GROWTH)
+        assert opened.length == shared
+        assert_filled(opened, known[:shared])
+        assert [one.capacity // GROWTH for one in memory.kept.values()] == kept
+
+
 def test_the_systems_own_refusal_is_known():
     memory = CacheMemory(CONFIG, torch.float32, [CPU] * 3, 2**62)
     with pytest.raises(OutOfMemory, match="there is no memory left for a cache of"):

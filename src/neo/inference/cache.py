@@ -144,7 +144,12 @@ class CacheMemory:
             if source is None or id(source) not in self.kept:
                 return None
             return self._take_over(source, shared, room)
+        key = id(source)
+        if key in self.kept:
+            self.kept.move_to_end(key)
+            source = None  # not held here: what is kept may be forgotten for its memory
         store = self._new(_rounded(room))
+        source = self.kept.get(key, source)
         if source is not None:
             self._copy(source, store, shared)
         return store
@@ -227,8 +232,6 @@ class CacheMemory:
                 layer[:, :, :length] = held[:, :, :length]
         target.contents[:length] = source.contents[:length]
         target.length = length
-        if id(source) in self.kept:
-            self.kept.move_to_end(id(source))
 
     def _make_room(self, tokens: int, spare: Store | None = None) -> bool:
         """Forget kept stores, but for one, until so many tokens are free."""
