@@ -104,9 +104,10 @@ def test_mistakes_are_one_sentence(refuse: Callable[..., str], file: Path, recip
     assert "unknown model 'neo-dem'" in refuse("check", file, "--model", "neo-dem")
     assert "belong to a file of records" in refuse("check", recipe, "--kind", "json")
     assert "there is no such recipe" in refuse("check", "none.yaml")
+    assert "the model it starts from" in refuse("index", recipe, "--output", tmp_path / "index")
+    file.unlink()  # what follows is said before records are read
     assert "needs --output" in refuse("index", file)
     assert "no data.index to write into" in refuse("index", recipe)
-    assert "the model it starts from" in refuse("index", recipe, "--output", tmp_path / "index")
 
 
 def test_check_of_good_records(run: Callable[..., tuple[int, str, str]], file: Path) -> None:

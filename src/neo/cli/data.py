@@ -3,13 +3,13 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from neo.cli.console import make_parser, quiet_transformers, say
+from neo.cli.console import make_parser, quiet_transformers, say, track
 from neo.cli.data_inputs import DRAWN, Inputs, load_processor, open_inputs
 
 
@@ -155,12 +155,6 @@ def _index(options: Namespace) -> int:
     workers = _workers(options)
     inputs = open_inputs(options, index=True, workers=workers)
     recipe = inputs.recipe
-    if not (options.output or (recipe and recipe.data.index)):
-        raise ValueError(
-            f"{options.source} has no data.index to write into; add it, or give --output"
-            if recipe
-            else "neo data index needs --output, the folder to write the index into"
-        )
     processor, _ = load_processor(inputs, options, exact=True)
     for (name, config), source in zip(inputs.configs.items(), inputs.sources, strict=True):
         if config.path is None:
@@ -182,7 +176,7 @@ def _check(options: Namespace) -> int:
     processor, _ = load_processor(inputs, options)
     longest = _max_seq_length(options, inputs)
     workers = _workers(options)
-    report = check(inputs.sources, processor, longest, options.examples, indices, workers, _track("checking"))
+    report = check(inputs.sources, processor, longest, options.examples, indices, workers, track("checking"))
     if options.json:
         say(json.dumps(report.to_dict(), ensure_ascii=False))
     else:
@@ -200,7 +194,7 @@ def _stats(options: Namespace) -> int:
     inputs = open_inputs(options)
     indices = inputs.chosen(options.number, options.seed)
     processor, model = load_processor(inputs, options)
-    found = stats(inputs.sources, processor, indices, _workers(options), _track("measuring"))
+    found = stats(inputs.sources, processor, indices, _workers(options), track("measuring"))
     report = found.to_dict()
     if options.output:
         images = processor.image_processor
@@ -238,7 +232,7 @@ def _preview(options: Namespace) -> int:
         options.number,
         options.seed,
         _max_seq_length(options, inputs),
-        _track("drawing"),
+        track("drawing"),
     )
     output.write_text(page, encoding="utf-8")
     say(str(output))
@@ -255,7 +249,7 @@ def _convert(options: Namespace) -> int:
         options.overwrite,
         options.skip_bad,
         inputs.chosen(options.number, options.seed),
-        _track("converting"),
+        track("converting"),
     )
     say(f"{options.output}: {written:,} records" + (f", {left_out:,} left out" if left_out else ""))
     return 0
@@ -289,22 +283,6 @@ def _workers(options: Namespace) -> int:
         return options.workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores if cores > 1 else 0
-
-
-def _track(what: str) -> Callable[[Iterable[Any], int], Iterator[Any]]:
-    """Shows on stderr how far a loop is and how long it will take; nothing where nobody looks."""
-
-    def track(items: Iterable[Any], total: int) -> Iterator[Any]:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(
-            *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-        ) as progress:
-            yield from progress.track(items, total, description=what)
-
-    return track
 
 
 def _show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -46,7 +46,7 @@ def open_inputs(options: Namespace, index: bool = False, workers: int = 0) -> In
         workers: as in `open_source`.
 
     Raises:
-        ValueError: there are none, or they cannot be opened.
+        ValueError: there are none, they cannot be opened, or nothing says where their index is to be.
     """
     from neo.data.config import SourceConfig
     from neo.data.mixture import open_sources
@@ -61,8 +61,12 @@ def open_inputs(options: Namespace, index: bool = False, workers: int = 0) -> In
         configs = recipe.data.sources
         if index:
             recipe.data.index = options.output or recipe.data.index
+            if not recipe.data.index:
+                raise ValueError(f"{options.source} has no data.index to write into; add it, or give --output")
             return Inputs(configs, open_sources(recipe.data, workers=workers), recipe)
         return Inputs(configs, [open_source(config, name) for name, config in configs.items()], recipe)
+    if index and not options.output:
+        raise ValueError("neo data index needs --output, the folder to write the index into")
     kept = options.output if index else None
     config = SourceConfig(kind=options.kind, path=options.source, image_root=options.image_root, index_dir=kept)
     source = open_source(config, workers=workers)
