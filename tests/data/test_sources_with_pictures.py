@@ -7,6 +7,7 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -148,11 +149,15 @@ def test_a_tar_with_conversations_and_several_pictures(tmp_path: Path) -> None:
         tar[2]
 
 
-def test_several_processes_open_tars_as_one_does(tmp_path: Path) -> None:
+def test_several_processes_open_tars_as_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    processes: list[int] = []
+    pool = "neo.data.sources.ProcessPoolExecutor"
+    monkeypatch.setattr(pool, lambda count: processes.append(count) or ProcessPoolExecutor(count))
     for number in range(3):
         write_tar(tmp_path / f"{number}.tar", {f"{k}.{end}": RED for k in range(number + 1) for end in ("jpg", "json")})
     config = SourceConfig(path=str(tmp_path / "*.tar"))
     one, several = open_source(config, "mine"), open_source(config, "mine", workers=2)
+    assert processes == [2]
     assert len(one) == len(several) == 6
     for part, other in zip(one.parts, several.parts, strict=True):
         assert part.path == other.path
