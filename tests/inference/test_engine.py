@@ -20,7 +20,7 @@ from neo.inference.engine import Engine
 from neo.inference.forward import forward
 from neo.inference.generation import Constraint, Generation, Piece, Request
 from neo.inference.sampling import Sampling
-from neo.inference.sequence import Sequence
+from neo.inference.sequence import TokenSequence
 from neo.model.neo import NeoForConditionalGeneration
 from neo.processing.processor import NeoProcessor
 
@@ -351,7 +351,7 @@ def test_ten_thousand_requests_leave_memory_where_it_was(tmp_path):
         processor.encode([{"role": "user", "content": word, **shown}], add_generation_prompt=True)
         for word, shown in (("a", {}), ("b", {}), ("c", {"image": Image.new("RGB", (64, 64))}))
     ]
-    kinds = (Generation, Sequence, Store, Piece)
+    kinds = (Generation, TokenSequence, Store, Piece)
 
     def answered(count: int) -> Counter:
         ends: Counter = Counter()

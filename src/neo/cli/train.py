@@ -49,7 +49,7 @@ def train_parser() -> ArgumentParser:
 
 
 @dataclass
-class Request:
+class CommandLine:
     """What the words of a command line ask for."""
 
     recipe: str | None = None
@@ -63,18 +63,18 @@ class Request:
 
 def train(options: Namespace) -> int:
     """`neo train`"""
-    request = read(options.words)
+    command = read(options.words)
     first = os.environ.get("RANK", "0") == "0"
-    if first and not request.dry_run:
+    if first and not command.dry_run:
         logging.getLogger("neo").setLevel(logging.INFO)
         # At once: what follows takes seconds, importing torch to begin with.
-        logger.info("starting %s", request.recipe or f"to fine-tune {request.options['model']}")
+        logger.info("starting %s", command.recipe or f"to fine-tune {command.options['model']}")
     quiet_transformers()
-    config, given = _prepared(request)
-    if request.dry_run:
+    config, given = _prepared(command)
+    if command.dry_run:
         from neo.training.plan import plan
 
-        say(plan(config, request.gpus or 1).report())
+        say(plan(config, command.gpus or 1).report())
         return 0
     from neo.training import trainer
 
@@ -84,14 +84,14 @@ def train(options: Namespace) -> int:
     return 0
 
 
-def read(words: Sequence[str]) -> Request:
+def read(words: Sequence[str]) -> CommandLine:
     """Sort the words of a command line; names of fields are not looked at, which would need torch.
 
     Raises:
         ValueError: they make no sense; the message says why.
     """
     rest = list(words)
-    request = Request(rest.pop(0) if rest and not rest[0].startswith("-") else None)
+    command = CommandLine(rest.pop(0) if rest and not rest[0].startswith("-") else None)
     while rest:
         word = rest.pop(0)
         name, equals, text = word.partition("=")
@@ -100,23 +100,23 @@ def read(words: Sequence[str]) -> Request:
             if equals:
                 raise ValueError(f"{known} takes no value")
             if known == DRY_RUN:
-                request.dry_run = True
+                command.dry_run = True
             else:
-                request.options["download"] = True
+                command.options["download"] = True
             continue
         if not name.startswith("--") or not (equals or rest):
             raise ValueError(f"{word!r} is no option with its value; write --name value or --name=value")
         text = text if equals else rest.pop(0)
         if known == GPUS:
-            request.gpus = _typed(int, text, GPUS)
+            command.gpus = _typed(int, text, GPUS)
         elif known in OPTIONS:
             argument, kind, _ = OPTIONS[known]
             value = _typed(kind, text, known)
-            request.options[argument] = [*request.options.get(argument, []), value] if known == "--data" else value
+            command.options[argument] = [*command.options.get(argument, []), value] if known == "--data" else value
         else:
-            request.overrides += [name, text]
-    _check(request)
-    return request
+            command.overrides += [name, text]
+    _check(command)
+    return command
 
 
 def _typed(kind: type, text: str, name: str) -> Any:
@@ -126,51 +126,51 @@ def _typed(kind: type, text: str, name: str) -> Any:
         raise ValueError(f"{name}={text!r} must be {NUMBERS[kind]}") from None
 
 
-def _check(request: Request) -> None:
-    given = [name for name, (argument, *_) in OPTIONS.items() if argument in request.options]
-    if request.gpus is not None and (request.gpus < 1 or not request.dry_run):
+def _check(command: CommandLine) -> None:
+    given = [name for name, (argument, *_) in OPTIONS.items() if argument in command.options]
+    if command.gpus is not None and (command.gpus < 1 or not command.dry_run):
         raise ValueError(
-            f"{GPUS} {request.gpus} belongs to {DRY_RUN} and must be at least 1; a run on several GPUs is started by "
+            f"{GPUS} {command.gpus} belongs to {DRY_RUN} and must be at least 1; a run on several GPUs is started by "
             "torchrun (docs/training.md)"
         )
-    if request.recipe is not None and "download" in request.options:
-        raise ValueError(f"{DOWNLOAD} goes with --model; for the recipe {request.recipe} use 'hf download'")
-    if request.recipe is not None and given:
+    if command.recipe is not None and "download" in command.options:
+        raise ValueError(f"{DOWNLOAD} goes with --model; for the recipe {command.recipe} use 'hf download'")
+    if command.recipe is not None and given:
         raise ValueError(
-            f"{given[0]} does not go with the recipe {request.recipe}, whose own fields say that "
+            f"{given[0]} does not go with the recipe {command.recipe}, whose own fields say that "
             "(model.path, data.sources, steps, output_dir, ...); leave out one of them"
         )
-    if request.recipe is None:
+    if command.recipe is None:
         for name in ("--model", "--data"):
             if name not in given:
-                slip = next((f"; or is {one} it?" for one in request.overrides[::2] if nearest(one, [name])), "")
+                slip = next((f"; or is {one} it?" for one in command.overrides[::2] if nearest(one, [name])), "")
                 raise ValueError(f"neo train needs a recipe, or --model and --data; {name} is missing{slip}")
 
 
-def _prepared(request: Request) -> tuple[Any, Any]:
+def _prepared(command: CommandLine) -> tuple[Any, Any]:
     """The recipe, and the records that it does not name."""
     from neo.training import load_recipe
     from neo.training.recipe import override
     from neo.training.simple import prepare
 
-    if request.recipe is not None:
-        return load_recipe(request.recipe, request.overrides), None
-    _check_fields(request)
-    values = override({}, request.overrides)
-    values["model"] = values.get("model", {}) | {"path": request.options["model"]}
-    return prepare(**request.options | values)
+    if command.recipe is not None:
+        return load_recipe(command.recipe, command.overrides), None
+    _check_fields(command)
+    values = override({}, command.overrides)
+    values["model"] = values.get("model", {}) | {"path": command.options["model"]}
+    return prepare(**command.options | values)
 
 
-def _check_fields(request: Request) -> None:
+def _check_fields(command: CommandLine) -> None:
     """Those that a command line without a recipe sets."""
     from neo.training.config import TrainConfig
     from neo.training.recipe import meant
 
     known = {one.name for one in fields(TrainConfig)}
-    for name in request.overrides[::2]:
+    for name in command.overrides[::2]:
         dotted = name.removeprefix("--").removeprefix("set.")
         field_name = dotted.partition(".")[0]
-        if dotted in (*request.options, "model.path"):
+        if dotted in (*command.options, "model.path"):
             raise ValueError(f"{name} says again what another option has said; leave out one of them")
         if field_name not in known:
             near = nearest(name, [*OPTIONS, DOWNLOAD, DRY_RUN, GPUS])

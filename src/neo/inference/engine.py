@@ -17,8 +17,7 @@ import os
 import threading
 import traceback
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterator
-from collections.abc import Sequence as Items
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Self
@@ -29,7 +28,7 @@ from torch import Tensor
 from neo.inference.cache import GROWTH, CacheMemory, OutOfMemory, bytes_per_token, shared_beginning
 from neo.inference.forward import Span, forward, layer_devices
 from neo.inference.generation import Generation, Request, TokenLogprob
-from neo.inference.sequence import Sequence, lay_out
+from neo.inference.sequence import TokenSequence, lay_out
 from neo.model.device import free_memory
 from neo.model.neo import NeoForConditionalGeneration
 from neo.processing.processor import Encoded, NeoProcessor
@@ -85,8 +84,8 @@ class Engine:
         self.model, self.processor = model, processor
         self.max_batch, self.chunk_tokens = max_batch, chunk_tokens
         self.memory = CacheMemory(text, model.dtype, devices, cache_memory, reuse)
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []
+        self.waiting: deque[TokenSequence] = deque()
+        self.running: list[TokenSequence] = []
         self.preemptions = 0
         """Times a sequence gave its memory up to others and began anew."""
         self._features: OrderedDict[int, Tensor] = OrderedDict()
@@ -127,7 +126,7 @@ class Engine:
         layout = lay_out(prompt, positions_3L, self.processor.ids.image, self._secret)
         numbered = [replace(request, sampling=request.sampling.numbered(number)) for number in range(1, n)]
         generations = [Generation(one, self.processor.tokenizer, self._wait) for one in (request, *numbered)]
-        sequences = [Sequence(generation, layout) for generation in generations]
+        sequences = [TokenSequence(generation, layout) for generation in generations]
         with self._submitting:
             if self._closed:
                 raise RuntimeError("the engine is closed")
@@ -250,7 +249,7 @@ class Engine:
             sequence.begun = True
             self.running.append(sequence)
 
-    def _soon_known(self, sequence: Sequence) -> bool:
+    def _soon_known(self, sequence: TokenSequence) -> bool:
         """Whether a running prefill computes a beginning that this request will find in the cache then."""
         prefilling = [one for one in self.running if one.prefilling]
         if any(one.layout is sequence.layout for one in prefilling):  # another answer to the same prompt
@@ -260,7 +259,7 @@ class Engine:
         shared = [shared_beginning(one.contents(), sequence.contents()) for one in prefilling]
         return bool(shared) and max(shared) > self.memory.longest_known(sequence.contents()) + WORTH_WAITING
 
-    def _plan(self) -> list[tuple[Sequence, int]]:
+    def _plan(self) -> list[tuple[TokenSequence, int]]:
         """Which sequences go on in this step, and up to which of their tokens."""
         planned = []
         left = self.chunk_tokens
@@ -275,7 +274,7 @@ class Engine:
             planned.append((sequence, stop))
         return [(sequence, stop) for sequence, stop in planned if sequence.store is not None]
 
-    def _make_room(self, sequence: Sequence, stop: int) -> bool:
+    def _make_room(self, sequence: TokenSequence, stop: int) -> bool:
         """Room for a sequence's next tokens, if need be by sending the youngest ones back to wait."""
         try:
             while sequence.store is not None and not self.memory.grow(sequence.store, stop):
@@ -284,19 +283,21 @@ class Engine:
             self._preempt(sequence)
         return sequence.store is not None
 
-    def _preempt(self, sequence: Sequence) -> None:
+    def _preempt(self, sequence: TokenSequence) -> None:
         logger.info("out of cache memory: a sequence of %d tokens waits and begins anew", len(sequence.ids))
         self.preemptions += 1
         self.running.remove(sequence)
         self._release(sequence, keep=False)
         self.waiting.appendleft(sequence)
 
-    def _release(self, sequence: Sequence, keep: bool) -> None:
+    def _release(self, sequence: TokenSequence, keep: bool) -> None:
         if sequence.store is not None:
             self.memory.close(sequence.store, keep)
             sequence.store = None
 
-    def _compute(self, planned: Items[tuple[Sequence, int]]) -> list[tuple[Sequence, Tensor, Exception | None]]:
+    def _compute(
+        self, planned: Sequence[tuple[TokenSequence, int]]
+    ) -> list[tuple[TokenSequence, Tensor, Exception | None]]:
         """The logits behind each sequence's next tokens; where the forward fails, of which sequence it is."""
         nothing = torch.empty(0)
         try:
@@ -311,7 +312,7 @@ class Engine:
         del failed
         return [result for one in planned for result in self._compute([one])]
 
-    def _span(self, sequence: Sequence, stop: int) -> Span:
+    def _span(self, sequence: TokenSequence, stop: int) -> Span:
         assert sequence.store is not None
         start = sequence.computed
         numbers = [i for i, one in enumerate(sequence.pictures) if start <= one.start < stop]
@@ -324,7 +325,7 @@ class Engine:
             [self._encoded(sequence, i) for i in numbers],
         )
 
-    def _encoded(self, sequence: Sequence, number: int) -> Tensor:
+    def _encoded(self, sequence: TokenSequence, number: int) -> Tensor:
         """The vectors of a picture, (tokens, C): from the last pictures' if it is among them."""
         content = sequence.pictures[number].content
         if content in self._features:
@@ -343,7 +344,7 @@ class Engine:
             self._features.popitem(last=False)
         return features
 
-    def _answer(self, sequence: Sequence, logits_V: Tensor) -> Exception | None:
+    def _answer(self, sequence: TokenSequence, logits_V: Tensor) -> Exception | None:
         """Choose a sequence's next token; what went wrong in doing so."""
         generation, request = sequence.generation, sequence.request
         try:
@@ -418,7 +419,7 @@ class Engine:
         return int((prompt.input_ids != self.processor.ids.image).sum()) + len(prompt.image_grid_hw)
 
 
-def _free_for_all(devices: Items[torch.device]) -> int:
+def _free_for_all(devices: Sequence[torch.device]) -> int:
     """Bytes that caches of layers on these devices could take until the first device is full."""
     return min(free_memory(device) * len(devices) // layers for device, layers in Counter(devices).items())
 

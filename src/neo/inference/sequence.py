@@ -1,6 +1,6 @@
 """A request on its way through the engine: its tokens, where they stand, and which of them are computed."""
 
-from collections.abc import Sequence as Items
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -21,7 +21,7 @@ class Layout:
 
     positions_3L: Tensor
     """t, h, w of each token."""
-    pictures: Items[Picture]
+    pictures: Sequence[Picture]
     contents_L: np.ndarray
     """What stands at each token: its id, or a number below 0 for a picture's pixels."""
 
@@ -45,7 +45,7 @@ def lay_out(prompt: Encoded, positions_3L: Tensor, image_token_id: int, secret: 
     return Layout(positions_3L, pictures, contents_L)
 
 
-class Sequence:
+class TokenSequence:
     """All tokens of a request that are known, and the store of those that are computed."""
 
     def __init__(self, generation: Generation, layout: Layout) -> None:

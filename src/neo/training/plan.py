@@ -14,7 +14,7 @@ from neo.training.config import TrainConfig
 from neo.training.distributed import simplest_strategy
 from neo.training.lora import add_lora
 from neo.training.stages import Parts, choose_trained, parts, table
-from neo.training.start import sizes
+from neo.training.start import starting_config
 
 MIB = 2**20
 GPU_MEMORY = 80 * 2**30
@@ -98,7 +98,7 @@ def plan(config: TrainConfig, gpus: int = 1) -> Plan:
         raise ValueError(
             f"rows_per_batch={config.data.rows_per_batch} rows cannot be shared out equally among {gpus} GPUs"
         )
-    model_config = sizes(config.model, config.stage)
+    model_config = starting_config(config.model, config.stage)
     with torch.device("meta"):
         model = NeoForConditionalGeneration(model_config)
     model.tie_weights()

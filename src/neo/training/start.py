@@ -146,13 +146,13 @@ def start(
         return with_picture_sizes(*load(config.path), **config.vision)
     if config.from_llm:
         return _grown(Path(config.from_llm), config, seed)
-    vocabulary = sizes(config, stage).text_config.vocab_size  # type: ignore[union-attr]
+    vocabulary = starting_config(config, stage).text_config.vocab_size  # type: ignore[union-attr]
     tokenizer = train_tokenizer(_texts(mixture, config.tokenizer_samples), vocabulary)
-    model = _fresh(sizes(config, stage, **special_ids(tokenizer).config_fields()), seed)
+    model = _fresh(starting_config(config, stage, **special_ids(tokenizer).config_fields()), seed)
     return model, make_processor(model, tokenizer)
 
 
-def sizes(config: ModelConfig, stage: str, **token_ids: int) -> NeoConfig:
+def starting_config(config: ModelConfig, stage: str, **token_ids: int) -> NeoConfig:
     """The configuration of the model a stage starts from; no weights are read.
 
     Raises:
