@@ -16,6 +16,7 @@ from neo.synthetic.scene import SHAPES
 PICTURES = [family for family in FAMILIES if family not in ("text", "described")]
 CANONICAL = {
     "color": r"What color is the (circle|square|triangle|star)\?",
+    "lookup": r"What color is the (circle|square|triangle|star)\?",
     "shape": rf"What shape is ({'|'.join(COLORS)})\?",
     "count": r"How many (circle|square|triangle|star)s are there\?",
     "position": r"Which shape is (on the left|on the right|at the top|at the bottom)\?",
@@ -31,6 +32,7 @@ CANONICAL = {
 _THING = rf"({'|'.join(COLORS)}) ({'|'.join(SHAPES)})"
 ANSWERS = {
     "color": "|".join(COLORS),
+    "lookup": "|".join(COLORS),
     "shape": "|".join(SHAPES),
     "count": r"\d",
     "position": "|".join(SHAPES),

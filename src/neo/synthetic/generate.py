@@ -11,7 +11,7 @@ from neo.synthetic.dialogue import compatible, described_turns, passage, text_tu
 from neo.synthetic.receipt import draw_receipt, receipt, receipt_turns
 from neo.synthetic.sample import Sample, Turn, chance, pick, shuffled, weighted
 from neo.synthetic.scene import draw_scene
-from neo.synthetic.scene_questions import SCENE_KINDS, WHOLE_SCENE, Candidate, scene_for, scene_turns
+from neo.synthetic.scene_questions import ALONE, SCENE_KINDS, WHOLE_SCENE, Candidate, scene_for, scene_turns
 from neo.synthetic.text_pictures import (
     draw_handwritten,
     draw_writing,
@@ -24,6 +24,7 @@ from neo.synthetic.text_pictures import (
 
 DEFAULT_WEIGHTS: dict[str, float] = {
     "color": 1.0,
+    "lookup": 0.6,
     "shape": 1.0,
     "count": 1.8,
     "position": 1.2,
@@ -125,11 +126,11 @@ def _scene(rng: np.random.Generator, family: str, plain: bool) -> Sample:
     main = [candidate for candidate in main if candidate[0].kind == family] or main
     candidates: list[Candidate] = main[:1]
     image = draw_scene(rng, scene)
-    if plain or family in WHOLE_SCENE or chance(rng, 0.2):
+    if plain or family in ALONE or chance(rng, 0.2):
         return Sample(family, image, (candidates[0][0],))
     others = list(main[1:])
     for kind in SCENE_KINDS:
-        others += scene_turns(rng, scene, kind, False)[:2] if kind not in (family, *WHOLE_SCENE) else []
+        others += scene_turns(rng, scene, kind, False)[:2] if kind not in (family, *ALONE) else []
     turns = compatible([*candidates, *shuffled(rng, others)])[: pick(rng, (2, 2, 3, 4))]
     if chance(rng, 0.4):
         turns += [candidate[0] for candidate in scene_turns(rng, scene, pick(rng, WHOLE_SCENE), False)]

@@ -1,5 +1,7 @@
 """Questions about scenes, their answers, and scenes in words."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from neo.synthetic.palette import COLORS
@@ -20,9 +22,11 @@ NUMBER_WORDS = (
     "Ten",
     "Eleven",
 )
-SCENE_KINDS = ("color", "shape", "count", "position", "exist", "caption", "list")
+SCENE_KINDS = ("color", "lookup", "shape", "count", "position", "exist", "caption", "list")
 WHOLE_SCENE = ("caption", "list")
 """Kinds whose answer gives every other away: alone or last in a conversation."""
+ALONE = (*WHOLE_SCENE, "lookup")
+"""Kinds with which a conversation never goes on: beside answers about the others a colour can be had by elimination."""
 PLACES = {"left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom"}
 
 Fact = tuple[str, object]
@@ -34,6 +38,8 @@ def scene_for(rng: np.random.Generator, kind: str) -> Scene:
     """A scene in which a question of this kind makes sense."""
     if kind in ("color", "shape"):
         return single(rng) if chance(rng, 0.8) else few(rng)
+    if kind == "lookup":
+        return pair(rng) if chance(rng, 0.5) else few(rng)
     if kind == "count":
         return crowd(rng)
     if kind == "position":
@@ -53,6 +59,7 @@ def scene_turns(rng: np.random.Generator, scene: Scene, kind: str, plain: bool) 
     """
     makers = {
         "color": _color,
+        "lookup": _lookup,
         "shape": _shape,
         "count": _count,
         "position": _position,
@@ -81,6 +88,11 @@ def _color(rng: np.random.Generator, scene: Scene, plain: bool) -> list[Candidat
         question = asked(rng, f"What color is the {shape.name}?", others, plain)
         found.append((Turn(question, shape.color, "color"), frozenset({("object", i), ("count", shape.name)})))
     return found
+
+
+def _lookup(rng: np.random.Generator, scene: Scene, plain: bool) -> list[Candidate]:
+    """The colour of a shape among others: which of them is meant, its name alone tells."""
+    return [(replace(turn, kind="lookup"), known) for turn, known in _color(rng, scene, plain)]
 
 
 def _shape(rng: np.random.Generator, scene: Scene, plain: bool) -> list[Candidate]:
