@@ -12,9 +12,11 @@ from collections.abc import Callable
 from jsonargparse import Namespace
 
 from neo.cli.ask import ask, ask_parser, chat, chat_parser, words_last
+from neo.cli.batch import batch, batch_parser
 from neo.cli.bench import bench, bench_parser
 from neo.cli.console import complain, make_parser, quiet_libraries
 from neo.cli.data import add_tools, data, data_parser
+from neo.cli.eval import eval_parser, evaluate
 from neo.cli.export import export, export_parser
 from neo.cli.info import info, info_parser, init, init_parser
 from neo.cli.mistakes import explained
@@ -24,9 +26,11 @@ from neo.version import __version__
 
 COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "ask": ask,
+    "batch": batch,
     "bench": bench,
     "chat": chat,
     "data": data,
+    "eval": evaluate,
     "export": export,
     "info": info,
     "init": init,
@@ -74,8 +78,10 @@ def parse(words: list[str]) -> Namespace:
     data = data_parser()
     commands.add_subcommand("data", data, help="look at data: check, stats, preview, convert, index")
     tools = add_tools(data)
+    commands.add_subcommand("eval", eval_parser(), help="how good a model is on a test set; what it costs")
     commands.add_subcommand("export", export_parser(), help="merge an adapter, change the dtype")
     commands.add_subcommand("bench", bench_parser(), help="how fast a model answers on this machine")
+    commands.add_subcommand("batch", batch_parser(), help="answer a file of records, or about a folder of pictures")
     commands.add_subcommand("serve", serve_parser(), help="answer over HTTP, as OpenAI does")
     if not words:
         raise ValueError(f"which command? {', '.join(COMMANDS)}; neo --help explains them")

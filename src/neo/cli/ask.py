@@ -10,8 +10,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from neo.cli.answers import add_answer_options, add_form_options, form, sampling
 from neo.cli.console import complain, make_parser, say
-from neo.cli.model import add_load_options, load
+from neo.cli.model import load
 
 CHAT_HELP = """\
 /image PATH  show a picture with the next question; several times for several
@@ -40,9 +41,7 @@ def ask_parser() -> ArgumentParser:
     parser.add_argument("words", nargs="+", metavar="PICTURE, QUESTION", help="pictures and, last, the question")
     _add_options(parser)
     parser.add_argument("--n", type=int, help="so many answers, which differ where --temperature is above 0")
-    parser.add_argument("--json-schema", metavar="FILE", help="the answer is JSON that is valid by this schema")
-    parser.add_argument("--regex", help="the answer is text that this regular expression matches")
-    parser.add_argument("--choices", metavar="A,B", help="the answer is one of these")
+    add_form_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object: model, images, question, answer ...")
     parser.add_argument("--stream", action="store_true", help="write the answer as it is said")
     return parser
@@ -62,22 +61,9 @@ def chat_parser() -> ArgumentParser:
 
 
 def _add_options(parser: ArgumentParser) -> None:
-    add_load_options(parser)
-    add = parser.add_argument
-    add("--max-new-tokens", type=int, help="most tokens of an answer; 512 unless given")
-    add(
-        "--temperature",
-        type=float,
-        default=0.0,
-        help="0: always the likeliest token; 1: the model's own spread",
-    )
-    add("--top-p", type=float, default=1.0, help="sample among the likeliest tokens that together reach this")
-    add("--top-k", type=int, help="sample among so many likeliest tokens")
-    add("--seed", type=int, help="same seed, same answer at a temperature above 0")
-    add("--system", help="system prompt")
-    add("--tile", action="store_true", help="cut very large pictures into tiles: up to 7 times the tokens")
-    add("--fps", type=float, default=1.0, help="frames of a video to look at in a second")
-    add("--max-frames", type=int, default=128, help="most frames, spread over a longer video")
+    add_answer_options(parser)
+    parser.add_argument("--fps", type=float, default=1.0, help="frames of a video to look at in a second")
+    parser.add_argument("--max-frames", type=int, default=128, help="most frames, spread over a longer video")
 
 
 def words_last(words: list[str], parser: ArgumentParser) -> list[str]:
@@ -114,16 +100,16 @@ def ask(options: Namespace) -> int:
     if not question.strip() and not sources:
         raise ValueError("the question is empty: neo ask [PICTURE ...] QUESTION")
     shown = _shown(sources, options)
-    form = _form(options)
+    held = form(options)
     model = load(options)
-    about = {"text": question, "system": options.system, "tile": options.tile, **shown, **form}
+    about = {"text": question, "system": options.system, "tile": options.tile, **shown, **held}
     if options.stream:
-        for piece in model.stream(**about, **_sampling(options)):
+        for piece in model.stream(**about, **sampling(options)):
             say(piece, end="")
         say("")
         return 0
     start = time.perf_counter()
-    answers = model.answers(**about, **_sampling(options), n=1 if options.n is None else options.n)
+    answers = model.answers(**about, **sampling(options), n=1 if options.n is None else options.n)
     seconds = round(time.perf_counter() - start, 3)
     if options.json:
         texts = [answer.text for answer in answers]
@@ -141,7 +127,7 @@ def chat(options: Namespace) -> int:
     """`neo chat`"""
     waiting = _with({}, options.picture, _is_video(options.picture), options) if options.picture else {}
     talk = load(options).start_chat(options.system, options.tile)
-    sampling = _sampling(options)
+    chosen = sampling(options)
     typed = sys.stdin.isatty()
     failed = False
     if typed:
@@ -161,7 +147,7 @@ def chat(options: Namespace) -> int:
             elif command.startswith("/"):
                 raise ValueError(f"there is no command {command}: /image, /video, /reset, /help and /quit are")
             else:
-                for piece in talk.stream(line, **waiting, **sampling):
+                for piece in talk.stream(line, **waiting, **chosen):
                     say(piece, end="")
                 say("")
                 waiting = {}
@@ -190,24 +176,6 @@ def _lines(typed: bool) -> Iterator[str]:
             return
         if line.strip():
             yield line.strip()
-
-
-def _sampling(options: Namespace) -> dict[str, Any]:
-    names = ("max_new_tokens", "temperature", "top_p", "top_k", "seed")
-    return {name: options[name] for name in names}
-
-
-def _form(options: Namespace) -> dict[str, Any]:
-    """What the answer must look like."""
-    form: dict[str, Any] = {"regex": options.regex}
-    if options.json_schema is not None:
-        try:
-            form["json_schema"] = Path(options.json_schema).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"--json-schema {options.json_schema}: cannot read the schema ({error})") from error
-    if options.choices is not None:
-        form["choices"] = [choice.strip() for choice in options.choices.split(",")]
-    return form
 
 
 def _is_file(word: str) -> bool:

@@ -21,6 +21,27 @@ def add_load_options(parser: ArgumentParser) -> None:
     add("--download", action="store_true", help="fetch the model from the Hugging Face hub if it is not here")
 
 
+def add_engine_options(parser: ArgumentParser) -> None:
+    """Those of the engine, for `load_with_engine`."""
+    parser.add_argument("--max-batch", type=int, default=16, help="answers made at the same time")
+    parser.add_argument(
+        "--cache-memory", type=int, metavar="BYTES", help="for keys and values; 40 %% of what is free unless given"
+    )
+
+
+def load_with_engine(options: Namespace) -> "ChatModel":
+    """The model with an engine as the options want it.
+
+    Raises:
+        ValueError: as `neo.load_model` and `Engine`.
+    """
+    from neo.inference.engine import Engine
+
+    model = load(options)
+    model.engine = Engine(model.model, model.processor, cache_memory=options.cache_memory, max_batch=options.max_batch)
+    return model
+
+
 def load(options: Namespace) -> "ChatModel":
     """The model that the options name.
 

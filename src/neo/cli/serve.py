@@ -1,9 +1,11 @@
 """`neo serve`."""
 
+from functools import partial
+
 from jsonargparse import ArgumentParser, Namespace
 
 from neo.cli.console import make_parser
-from neo.cli.model import add_load_options, load
+from neo.cli.model import add_engine_options, add_load_options, load_with_engine
 
 
 def serve_parser() -> ArgumentParser:
@@ -15,13 +17,12 @@ def serve_parser() -> ArgumentParser:
         "[options]",
     )
     add_load_options(parser)
+    add_engine_options(parser)
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine's")
     add("--port", type=int, default=8000, help="0 takes a free one, which the log names")
     add("--served-model-name", metavar="NAME", help="what requests call the model; by default --model's last part")
-    add("--max-batch", type=int, default=16, help="answers made at the same time")
     add("--max-waiting", type=int, default=64, help="answers that may wait; further requests get 429")
-    add("--cache-memory", type=int, metavar="BYTES", help="for keys and values; 40 %% of what is free unless given")
     add("--request-timeout", type=float, default=300.0, metavar="S", help="seconds for a request in all")
     add("--max-body-bytes", type=int, default=32 * 2**20, metavar="N", help="largest request, pictures included")
     add("--max-images", type=int, default=16, metavar="N", help="most pictures of a request")
@@ -47,7 +48,6 @@ def serve(options: Namespace) -> int:
         raise ValueError(
             f"neo serve needs {error.name}: install the extra with pip install 'neo-vlm[serve]'"
         ) from error
-    from neo.inference.engine import Engine
     from neo.model import names
 
     settings = Settings(
@@ -66,17 +66,10 @@ def serve(options: Namespace) -> int:
     if options.max_batch < 1:
         raise ValueError(f"--max-batch {options.max_batch} must be at least 1")
 
-    def load_with_engine():
-        model = load(options)
-        model.engine = Engine(
-            model.model, model.processor, cache_memory=options.cache_memory, max_batch=options.max_batch
-        )
-        return model
-
     if not options.download:
         names.resolve(options.model, download=False)  # a slip of the name is told before anything is listened on
     logs.to_stderr()
-    return run(load_with_engine, settings, options.host, options.port, options.max_batch)
+    return run(partial(load_with_engine, options), settings, options.host, options.port, options.max_batch)
 
 
 def _listed(words: str | None) -> tuple[str, ...]:

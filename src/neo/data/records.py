@@ -100,29 +100,63 @@ def parse_record(
     Raises:
         ValueError: a field is missing or not what it should be; the message names record and field.
     """
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{where}: a record must be an object, not {_kind(data)}")
-    form = next((name for name in FORMS if data.get(name) is not None), None)
+    form = _form(data, where)
     if form is None:
         names = ", ".join(str(name) for name, value in data.items() if value is not None)
         raise ValueError(f"{where}: the record has none of {', '.join(FORMS)}; it has {names or 'no field'}")
     pictures = _pictures(data, where, folder)
-    if form in ("conversations", "messages"):
-        messages = [_message(turn, place, folder) for place, turn in _objects(data, form, where)]
-    elif form == "texts":
-        messages = [
-            {"role": role, "content": _text(pair, role, f"{place}.")}
-            for place, pair in _objects(data, form, where)
-            for role in ("user", "assistant")
-        ]
-    else:
-        messages = _exchange(data, form, where, bool(pictures), caption_prompt)
+    messages = _turns(data, form, where, folder) or _exchange(data, form, where, bool(pictures), caption_prompt)
     if not any(message["role"] == "assistant" for message in messages):
         raise NothingToLearnError(
             f"{where}: '{form}' has no turn of the assistant ('gpt'), so there is nothing to learn"
         )
     _place(pictures, messages, where)
     return Record(messages, source, index, str(data.get("family") or ""), where)
+
+
+def parse_question(data: Any, where: str, folder: Path, question: str | None = None) -> list[dict[str, Any]]:
+    """The messages of a record that is to be answered: up to its last question, whether it has an answer or not.
+
+    Args:
+        data, where, folder: as in `parse_record`.
+        question: asked about its pictures in place of what it says itself.
+
+    Raises:
+        ValueError: as `parse_record`, or it asks nothing.
+    """
+    form = _form(data, where)
+    pictures = _pictures(data, where, folder)
+    if question is not None or form == "question":
+        asked = _text(data, "question", f"{where}: ") if question is None else question
+        messages = [{"role": "user", "content": asked}]
+    else:
+        messages = _turns(data, form, where, folder) if form else []
+        while messages and messages[-1]["role"] != "user":
+            messages.pop()
+        if not messages:
+            raise ValueError(f"{where}: the record asks nothing; it needs a 'question', or messages of a user")
+    _place(pictures, messages, where)
+    return messages
+
+
+def _form(data: Any, where: str) -> str | None:
+    """The field that holds a record's conversation."""
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{where}: a record must be an object, not {_kind(data)}")
+    return next((name for name in FORMS if data.get(name) is not None), None)
+
+
+def _turns(data: Mapping[str, Any], form: str, where: str, folder: Path) -> list[dict[str, Any]]:
+    """The messages of a record that is a list of turns; none of another."""
+    if form in ("conversations", "messages"):
+        return [_message(turn, place, folder) for place, turn in _objects(data, form, where)]
+    if form == "texts":
+        return [
+            {"role": role, "content": _text(pair, role, f"{place}.")}
+            for place, pair in _objects(data, form, where)
+            for role in ("user", "assistant")
+        ]
+    return []
 
 
 def _exchange(data: Mapping[str, Any], form: str, where: str, seen: bool, caption_prompt: str) -> list[dict[str, Any]]:

@@ -240,7 +240,7 @@ class ChatModel:
         for piece in generation:
             if piece.text:
                 yield piece.text
-        _whole(generation)
+        whole(generation)
 
     def _asked(
         self,
@@ -266,7 +266,7 @@ class ChatModel:
         return None
 
 
-def _whole(generation: Generation) -> Completion:
+def whole(generation: Generation) -> Completion:
     """An answer's end; one that was to have a form and does not is never taken for an answer."""
     completion = generation.result()
     if generation.request.constraint is not None and completion.finish_reason != "stop":
@@ -277,7 +277,7 @@ def _whole(generation: Generation) -> Completion:
 def _all_whole(generations: Sequence[Generation]) -> list[Completion]:
     """The ends of answers under way together; where one goes wrong, the others are broken off."""
     try:
-        return [_whole(generation) for generation in generations]
+        return [whole(generation) for generation in generations]
     finally:
         for generation in generations:
             generation.cancel()

@@ -62,10 +62,14 @@ class RecordSource:
         return self._stops[-1] if self._stops else 0
 
     def __getitem__(self, index: int) -> Record:
+        data, where, folder = self.read(index)
+        return parse_record(data, where, folder, self.name, index, self.caption_prompt)
+
+    def read(self, index: int) -> tuple[Any, str, Path]:
+        """What stands at an index, what messages call that place, and what its picture paths are relative to."""
         if not 0 <= index < len(self):
             raise IndexError(f"the source {self.name!r} has {len(self)} records, no record {index}")
         number = bisect_right(self._stops, index)
         part = self.parts[number]
         data, where = part.read(index - self._stops[number] + len(part))
-        folder = part.folder if self.image_root is None else self.image_root
-        return parse_record(data, where, folder, self.name, index, self.caption_prompt)
+        return data, where, part.folder if self.image_root is None else self.image_root
