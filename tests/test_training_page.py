@@ -14,7 +14,8 @@ from neo.cli import main
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-DEMO = tuple(f"neo train recipes/demo_{stage}.yaml" for stage in ("llm", "pt", "mt", "sft", "scenes_sft", "fine_sft"))
+STAGES = ("llm", "pt", "mt", "sft", "scenes_sft", "fine_sft", "lookup_sft", "last_sft")
+DEMO = tuple(f"neo train recipes/demo_{stage}.yaml" for stage in STAGES)
 
 
 def commands() -> list[str]:
