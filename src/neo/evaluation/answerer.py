@@ -100,9 +100,10 @@ def load_answerer(model: str | Path | ChatModel | Answerer, **options: Any) -> A
     """Whom a name means.
 
     Args:
-        model: "neo-demo", a published name, a hub id or a folder; or what `neo.load_model` returned; or an answerer of
-            your own.
-        options: of `neo.load_model`, for a name.
+        model: "neo-demo", a published name, a hub id or a folder; "hf:" and the folder or hub id of any model that
+            transformers' `AutoModelForImageTextToText` loads; "openai:" and the address of a server (see
+            `neo.evaluation.openai_server`); or what `neo.load_model` returned; or an answerer of your own.
+        options: of `neo.load_model`, for a name; behind "hf:" only dtype, device and download, behind "openai:" none.
 
     Raises:
         ValueError: as `neo.load_model`.
@@ -111,4 +112,23 @@ def load_answerer(model: str | Path | ChatModel | Answerer, **options: Any) -> A
         return NeoAnswerer(model)
     if not isinstance(model, str | Path):
         return model
+    kind, _, name = str(model).partition(":")
+    if kind == "hf":
+        from neo.evaluation.huggingface import load_huggingface
+
+        return load_huggingface(name, **_only(options, "hf:", ("dtype", "device", "download")))
+    if kind == "openai":
+        from neo.evaluation.openai_server import load_openai
+
+        return load_openai(name, **_only(options, "openai:", ()))
     return NeoAnswerer(load_model(model, **options))
+
+
+def _only(options: dict[str, Any], kind: str, known: Sequence[str]) -> dict[str, Any]:
+    """The options that such models take; the others must be as if they were not given."""
+    for name, value in options.items():
+        if name not in known and value not in (None, "auto", False):
+            raise ValueError(
+                f"{name}={value!r} is for a NEO; models behind {kind} take {', '.join(known) or 'no options'}"
+            )
+    return {name: options[name] for name in known if name in options}

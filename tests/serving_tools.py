@@ -19,7 +19,7 @@ from neo.inference.engine import Engine
 from neo.serving.run import Server
 from neo.serving.settings import Settings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass
