@@ -5,7 +5,13 @@ import torch
 
 from neo.model.config import NeoConfig
 from neo.model.neo import NeoForConditionalGeneration
-from neo.training.optimizer import OptimizerConfig, build_optimizers, set_learning_rates, share_of_peak
+from neo.training.optimizer import (
+    Float32Muon,
+    OptimizerConfig,
+    build_optimizers,
+    set_learning_rates,
+    share_of_peak,
+)
 from neo.training.stages import HEAD, LLM_HW, PATCH, choose_trained, parts
 
 COSINE = OptimizerConfig(learning_rate=1.0, min_fraction=0.1, warmup_steps=10)
@@ -113,6 +119,35 @@ def test_a_rate_for_what_is_frozen(model: NeoForConditionalGeneration) -> None:
     choose_trained(model, "pt")
     with pytest.raises(ValueError, match="names 'output head', of which nothing is trained here"):
         build_optimizers(model, OptimizerConfig(part_learning_rates={HEAD: 1e-3}))
+
+
+def test_muon_in_float32_steps_as_torchs_does(
+    monkeypatch: pytest.MonkeyPatch, model: NeoForConditionalGeneration
+) -> None:
+    """Where the CPU multiplies no bf16, and nowhere else."""
+    for fast, kind in ((True, torch.optim.Muon), (False, Float32Muon)):
+        monkeypatch.setattr("neo.training.optimizer.multiplies_bf16", lambda fast=fast: fast)
+        assert type(build_optimizers(model, OptimizerConfig(name="muon"))[1]) is kind
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(24, 40), (40, 24), (32, 32)]
+    given = [torch.randn(shape, generator=generator) for shape in shapes]
+    stepped = []
+    for kind in (torch.optim.Muon, Float32Muon):
+        matrices = [torch.nn.Parameter(one.clone()) for one in given]
+        unused = torch.nn.Parameter(torch.ones(2, 3))
+        optimizer = kind([*matrices, unused], lr=0.1, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+        generator.manual_seed(1)
+        for _ in range(3):
+            for one in matrices:
+                one.grad = torch.randn(one.shape, generator=generator)
+            optimizer.step()
+        assert torch.equal(unused, torch.ones(2, 3))
+        stepped.append(
+            [torch.cat([one.flatten(), optimizer.state[one]["momentum_buffer"].flatten()]) for one in matrices]
+        )
+    for of_torch, ours, before in zip(*stepped, given, strict=True):
+        moved = (of_torch[: before.numel()] - before.flatten()).norm()
+        assert (of_torch - ours).norm() / moved < 0.02  # measured: 0.009
 
 
 def test_muon_steps_the_matrices_of_layers_and_nothing_else(model: NeoForConditionalGeneration) -> None:
