@@ -91,7 +91,8 @@ class DataConfig:
     weight_by: Literal["samples", "tokens"] = "samples"
     """What the weights of sources count."""
     index: str | None = None
-    """Folder with an index of each source (`neo.data.index`); by default records are measured as they come."""
+    """Folder with an index of each source (`neo.data.index`), or the index of the only one; by default records are
+    measured as they come."""
     max_seq_length: int = 512
     """Tokens of a packed row; longer samples are left out."""
     rows_per_batch: int = 8

@@ -151,8 +151,9 @@ def open_indices(config: DataConfig, sources: Sequence[Source], processor: NeoPr
 
 
 def index_folder(config: DataConfig, name: str) -> Path:
-    """Where a recipe keeps the index of a source; `config.index` must be given."""
-    return Path(str(config.index)).expanduser() / name
+    """Where a recipe keeps the index of a source; `config.index` must be given, and may be that of its only source."""
+    folder = Path(str(config.index)).expanduser()
+    return folder if len(config.sources) == 1 and (folder / ABOUT).is_file() else folder / name
 
 
 def measure(

@@ -168,8 +168,12 @@ def build_mixture(config: DataConfig, seed: int, given: Mapping[str, Source] | N
         given: sources of kind memory, by name.
 
     Raises:
-        ValueError: a source cannot be opened, or weights count tokens and a source's mean length is not known.
+        ValueError: a source cannot be opened or has no index where the recipe has them, or weights count tokens and a
+            source's mean length is not known.
     """
+    for name, source in config.sources.items() if config.index is not None else ():
+        if source.path is not None:
+            Index(index_folder(config, name))  # raises before files are read, and folders made beside it
     return Mixture(
         open_sources(config, given),
         [_weight(name, source, config) for name, source in config.sources.items()],
