@@ -22,6 +22,8 @@ _PUBLIC = {
     "NeoModel": "neo.model.neo",
     "NeoImageProcessor": "neo.processing.image",
     "NeoProcessor": "neo.processing.processor",
+    "evaluate": "neo.evaluation.runner",
+    "evaluate_model": "neo.evaluation.runner",
     "from_llm": "neo.model.from_llm",
     "load_model": "neo.inference.loading",
 }

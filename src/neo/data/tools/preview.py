@@ -57,7 +57,7 @@ def preview(
     cards = list(walk(sources, indices, _MakeCard(processor, max_seq_length), track=track))
     page, style, script = (files(__package__).joinpath(f"preview.{kind}").read_text("utf-8") for kind in _FILES)
     return Template(page).substitute(
-        rules=f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}",
+        rules=f"default-src 'none'; img-src data:; style-src {inline_hash(style)}; script-src {inline_hash(script)}",
         title=shown(title),
         style=style,
         script=script,
@@ -204,6 +204,6 @@ def _options(values: Iterable[str]) -> str:
     return "".join(f'<option value="{name}">{name}</option>' for name in names)
 
 
-def _hash(text: str) -> str:
+def inline_hash(text: str) -> str:
     """What allows one inline script or style in a page's rules."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -4,6 +4,8 @@
 `match`.
 """
 
+from collections.abc import Iterable
+
 from neo.evaluation.metrics import boxes, captions, choice, documents, fields, text, vqa
 from neo.evaluation.metrics.metric import Case, Metric, any_of, each
 from neo.suggestion import suggestion
@@ -40,13 +42,13 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def check_names(names: list[str], measures: bool = True) -> None:
+def check_names(names: Iterable[str], known: Iterable[str] = (ACCURACY, *METRICS, *MEASURES)) -> None:
     """See that there are such metrics.
 
     Raises:
         ValueError: one is not known.
     """
-    known = [ACCURACY, *METRICS, *(MEASURES if measures else ())]
+    known = list(known)
     for name in names:
         if name not in known:
             hint = suggestion(name, known) or f"; there are {', '.join(known)}"
