@@ -101,3 +101,23 @@ def test_a_download_that_fails_says_why(empty_hub: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"NEO-2B-SFT: cannot download Paranioar/NEO1_0-2B-SFT .*\("):
         names.resolve("NEO-2B-SFT", download=True)
+
+
+def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="runs/mine is not on this machine, as a folder or from the hub: fetch it"):
+        names.resolve("runs/mine")
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ValueError, match=r"^runs/mine: there is no such folder in runs$"):
+        names.resolve("runs/mine")
+
+
+def test_checkpoints_of_a_run_are_told_from_a_model(tmp_path: Path) -> None:
+    newest = tmp_path / "checkpoints" / "step-000020"
+    for step in (newest, newest.with_name("step-000005")):
+        step.mkdir(parents=True)
+    for folder in (tmp_path, tmp_path / "checkpoints"):
+        with pytest.raises(ValueError, match=f"no finished model; make .* neo export --model {newest} --output FOLDER"):
+            names.resolve(folder)

@@ -56,7 +56,12 @@ def resolve(name: str | Path, download: bool = False) -> Path:
     if folder.exists():
         raise ValueError(f"{folder}: this is a file; give the folder of a checkpoint")
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(name)):
-        return _hub_folder(str(name), str(name), download)
+        try:
+            return _hub_folder(str(name), str(name), download)
+        except ValueError as error:
+            if not download and folder.parent.is_dir():  # runs/mine rather than owner/name
+                raise ValueError(f"{name}: there is no such folder in {folder.parent}") from error
+            raise
     if "/" in str(name) or "\\" in str(name):
         raise ValueError(f"{name}: there is no such folder")
     choices = [*BUNDLED, *PUBLISHED]
@@ -116,6 +121,11 @@ def _checkpoint(folder: Path, complaint: str) -> Path:
                 f"{folder}: this is an adapter for {base} and no model by itself; name {base} as the model and this "
                 "folder as its adapter (--adapter, or adapter= in Python)"
             )
+        if saved := sorted([*folder.glob("step-*"), *folder.glob("checkpoints/step-*")]):
+            raise ValueError(
+                f"{folder}: the checkpoints of a training run and no finished model; make a model of one of them with "
+                f"neo export --model {saved[-1]} --output FOLDER"
+            )
         raise ValueError(f"{complaint} in {folder}" if str(folder) not in complaint else complaint)
     return folder
 
@@ -130,9 +140,10 @@ def _hub_folder(hub_id: str, name: str, download: bool) -> Path:
         if download:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"{name}: cannot download {hub_id} from the Hugging Face hub ({reason})") from error
+        places = "" if name in PUBLISHED else ", as a folder or from the hub"
         raise ValueError(
-            f"{name} is not on this machine: fetch it with 'hf download {hub_id}' (into "
-            f"{constants.HF_HUB_CACHE}) or with --download (download=True in Python), "
-            "or give the path of a folder that holds it"
+            f"{name} is not on this machine{places}: fetch it with 'hf download {hub_id}' (into "
+            f"{constants.HF_HUB_CACHE}) or with --download (download=True in Python), or give the folder "
+            "that holds it"
         ) from error
     return _checkpoint(folder, f"{name}: the download of {hub_id} is not whole: no config.json")
