@@ -116,6 +116,14 @@ def test_bad_samples_are_named_counted_and_bounded(caplog: pytest.LogCaptureFixt
         list(Packer(10, 1, max_bad_fraction=0.01).rows(samples))
 
 
+def test_bad_samples_are_named_in_the_first_epoch_alone(caplog: pytest.LogCaptureFixture) -> None:
+    samples = [BadSample(k, f"d[{k % 3}]", "gone") if k % 3 == 1 else measured(k, 5) for k in range(9)]
+    packer = Packer(10, 2, max_bad_fraction=0.1, batch_by="samples", epoch=3)
+    assert sum(map(len, packer.rows(samples))) == 6
+    assert packer.bad == 3
+    assert caplog.messages == ["left out d[1]: gone"]
+
+
 def test_bad_samples_of_a_block_are_counted_once_when_it_is_packed_again() -> None:
     samples = [BadSample(0, "d[0]", "gone"), *stream([6] * 9)[1:4], BadSample(4, "d[4]", "gone"), *stream([6] * 9)[5:]]
     first = Packer(10, 1, 2, max_bad_fraction=1)

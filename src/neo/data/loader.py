@@ -4,7 +4,6 @@ Packing needs lengths only. Every rank measures the whole stream, from indices o
 comes to the same rows; decoded and encoded is what stands in its own. One set of worker processes does both.
 """
 
-import logging
 import math
 import multiprocessing
 import os
@@ -26,8 +25,6 @@ from neo.data.schedule import Draft, Schedule
 from neo.data.stream import Answer, EncodedStream, Encoder
 from neo.model.config import IGNORE
 from neo.processing.processor import NeoProcessor
-
-logger = logging.getLogger(__name__)
 
 PREFETCH = 4
 """Chunks that each worker keeps ready."""
@@ -144,7 +141,7 @@ class PackedLoader:
     def _batch(self, draft: Draft) -> Batch:
         own = [sample for sample in draft.found.values() if isinstance(sample, BadSample)]
         for bad in sorted(chain.from_iterable(self.gather(own)), key=lambda bad: bad.index):
-            logger.warning("left out %s: %s", bad.name, bad.reason)
+            self.packer.tell(bad, bad.reason)
             self._unreadable += 1
             check_budget(self._unreadable, bad.index + 1, self.packer.max_bad_fraction, f"{bad.name}: {bad.reason}")
         read = [[draft.found.get(one.index, one) for one in row] for row in draft.rows]

@@ -133,7 +133,7 @@ class Packer:
         if isinstance(sample, BadSample):
             self._count_bad(sample, sample.reason)
         elif len(sample) > self.max_seq_length:
-            self._count_bad(sample, f"{len(sample)} tokens do not fit a row of {self.max_seq_length}")
+            self._count_bad(sample, too_long(len(sample), self.max_seq_length))
         else:
             if self._open and self._ends_before(sample):
                 finished = self._close(Place(sample.index, 0, self.bad))
@@ -151,6 +151,11 @@ class Packer:
         for sample in samples:
             yield from (row for row, _ in self.add(sample))
         yield from (row for row, _ in self.finish())
+
+    def tell(self, sample: Document | Measured | BadSample, reason: str) -> None:
+        """Name a sample that is left out, in the first epoch: it is known in those after it."""
+        known = self.epoch is not None and sample.index >= self.epoch
+        logger.log(logging.DEBUG if known else logging.WARNING, "left out %s: %s", sample.name, reason)
 
     def _ends_before(self, sample: Document | Measured) -> bool:
         """Whether the open block does."""
@@ -171,7 +176,7 @@ class Packer:
 
     def _count_bad(self, sample: Document | Measured | BadSample, reason: str) -> None:
         self.bad += 1
-        logger.warning("left out %s: %s", sample.name, reason)
+        self.tell(sample, reason)
         check_budget(self.bad, sample.index + 1, self.max_bad_fraction, f"{sample.name}: {reason}")
 
 
@@ -199,10 +204,15 @@ def _spread(rows: Sequence[Row], size: int) -> list[Row]:
     return result
 
 
+def too_long(tokens: int, room: int) -> str:
+    """Why a sample is left out that is longer than a row."""
+    return f"{tokens} tokens do not fit a row of {room} (raise data.max_seq_length)"
+
+
 def check_budget(bad: int, seen: int, max_bad_fraction: float, last: str) -> None:
     """Raise a ValueError when more of the samples seen were left out than the budget allows."""
     if bad > max_bad_fraction * max(seen, BUDGET_START):
         raise ValueError(
             f"{bad} of the first {seen} samples were left out, more than max_bad_fraction={max_bad_fraction} allows; "
-            f"the last was {last}"
+            f"the last was {last} (neo data check names all)"
         )
