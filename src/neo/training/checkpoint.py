@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -250,7 +251,11 @@ def _room(saved: Any, parameter: Tensor) -> Tensor:
 
 
 def _group(ranks: Ranks | None) -> dict[str, Any]:
-    return {"no_dist": True} if ranks is None or ranks.saving is None else {"process_group": ranks.saving}
+    if ranks is not None and ranks.saving is not None:
+        return {"process_group": ranks.saving}
+    # torch warns of what is meant here: a process by itself.
+    warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized", UserWarning)
+    return {"no_dist": True}
 
 
 def _empty(folder: Path) -> Path:
