@@ -9,23 +9,21 @@ own work, the least of several, so that other work on the machine disturbs littl
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from report import save
 from rich.console import Console
 from rich.table import Table
 
 import neo
 from neo.inference.quantize import Int4Linear, Int8Linear
 from neo.model.linear import Linear
-from neo.training.task_report import TASKS, score_task
+from neo.synthetic.tasks import TASKS
 
 ROWS = (1, 2, 3, 4, 8, 16, 32, 64, 96, 128, 256, 512, 1024)
 OUTPUTS, INPUTS, MATRICES = 3072, 1024, 24
-RESULTS = Path(__file__).parent / "results"
 
 
 def products(dtype: torch.dtype = torch.bfloat16) -> list[dict]:
@@ -67,12 +65,14 @@ def milliseconds(layers: list[Callable], x: torch.Tensor, repeats: int = 7) -> f
 
 def accuracy(model: str, samples: int) -> list[dict]:
     """Right answers of each task in percent, as it is and quantised."""
-    result = []
-    kinds = {kind: neo.load_model(model, device="cpu", quantization=kind) for kind in (None, "int8", "int4")}
-    for task in TASKS:
-        scores = {kind: score_task(one.model, one.processor, task, samples).accuracy for kind, one in kinds.items()}
-        result.append({"task": task, **{kind or "as it is": round(100 * score, 1) for kind, score in scores.items()}})
-        print(result[-1], flush=True)
+    scores = {}
+    for kind in (None, "int8", "int4"):
+        found = neo.evaluate(neo.load_model(model, device="cpu", quantization=kind), "synthetic", number=samples)
+        scores[kind or "as it is"] = found.summary["metrics"]["accuracy"]["families"]
+    result = [
+        {"task": task, **{kind: round(100 * score[task]["value"], 1) for kind, score in scores.items()}}
+        for task in TASKS
+    ]
     mean = {kind: round(sum(row[kind] for row in result) / len(result), 2) for kind in list(result[0])[1:]}
     return [*result, {"task": "mean", **mean}]
 
@@ -85,7 +85,7 @@ def main() -> None:
     ask.add_argument("model")
     ask.add_argument("--samples", type=int, default=500, help="questions of each task")
     for command in commands.choices.values():
-        command.add_argument("--save", action="store_true", help=f"write {RESULTS.name}/quantization_*.json")
+        command.add_argument("--save", action="store_true", help="write benchmarks/results/quantization_*_<date>.json")
     args = parser.parse_args()
     rows = products() if args.command == "products" else accuracy(args.model, args.samples)
     table = Table(*rows[0])
@@ -93,9 +93,7 @@ def main() -> None:
         table.add_row(*(str(row.get(name, "")) for name in rows[0]))
     Console().print(table)
     if args.save:
-        path = RESULTS / f"quantization_{args.command}.json"
-        path.write_text(json.dumps({"torch": torch.__version__, "rows": rows}, indent=1) + "\n")
-        print(path)
+        save(f"quantization_{args.command}", {"rows": rows})
 
 
 if __name__ == "__main__":

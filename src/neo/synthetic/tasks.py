@@ -17,6 +17,7 @@ class Task(NamedTuple):
 
 TASKS: Mapping[str, Task] = {
     "colour": Task("color", "What color is the {shape}?"),
+    "colour, among several shapes": Task("lookup", "What color is the {shape}?"),
     "shape": Task("shape", "What shape is {color}?"),
     "position": Task("position", "Which shape is on the left?", lambda turn: turn.kind == "position"),
     "yes or no": Task("exist", "Is there a {color} {shape}?"),
