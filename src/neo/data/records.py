@@ -31,8 +31,8 @@ FORMS = ("conversations", "messages", "texts", "question", "caption", "text")
 """Fields that hold a conversation; the first that a record has is read."""
 PICTURES = ("image", "images", "file_name")
 """Fields that hold pictures; the first that a record has is read."""
-FIELDS = (*FORMS, "answer", *PICTURES, "family")
-"""All fields that are read."""
+FIELDS = (*FORMS, "answer", *PICTURES, "family", "answers", "choices", "metric", "schema")
+"""All fields that are read; the last four by evaluation (`neo.evaluation.questions`)."""
 CAPTION_PROMPT = "Describe the image."
 """What a caption is taken to answer, by default."""
 _ADDRESSES = ("data:", "http://", "https://")
