@@ -60,7 +60,7 @@ def test_a_dry_run_prints_a_recipe_that_can_be_run(
     assert not (tmp_path / "run").exists()
     assert "# 5 steps of 4 samples" in said
     assert "# token embedding" in said
-    assert "# memory of a GPU, of 1 with distributed.strategy=none:" in said
+    assert "# memory of the training process, here on cpu (--gpus N reckons with N GPUs):" in said
     (tmp_path / "recipe.yaml").write_text(said)
     assert load_recipe(tmp_path / "recipe.yaml").steps == 5
     again = run("train", tmp_path / "recipe.yaml", "--steps", 1, "--dry-run", "--gpus", 2)
@@ -134,7 +134,14 @@ def test_only_the_first_process_prints_the_folder(
             "--learning_rat is not an option of neo train; did you mean --learning-rate",
         ),
         ([*NAMED, "--lora.rnk", "3"], "lora.rnk is not a field; did you mean lora.rank?"),
-        ([*NAMED, "--lr", "3"], "--lr is not an option of neo train; did you mean opt"),
+        ([*NAMED, "--lr", "3"], "--lr is not an option of neo train; did you mean --learning-rate?"),
+        ([*NAMED, "--num-train-epochs", "3"], "did you mean --epochs?"),
+        ([*NAMED, "--warmup_ratio", "0.1"], "did you mean --optimizer.warmup_fraction?"),
+        ([*NAMED, "--lora", "16"], "lora=16 cannot be: lora has fields, such as lora.rank; set one of them"),
+        (
+            ["good.jsonl"],
+            "good.jsonl is no recipe (a YAML file); for records write neo train --model MODEL --data good.",
+        ),
         ([*NAMED, "--zebra", "3"], "--zebra is not an option of neo train\n"),
         ([*NAMED, "--output", "a", "--output_dir", "b"], "--output_dir says again what"),
         ([*NAMED, "--model.path", "b"], "--model.path says again what"),
@@ -144,7 +151,8 @@ def test_only_the_first_process_prints_the_folder(
         (["--dry-run=no"], "--dry-run takes no value"),
         (["--epochs", "many"], "--epochs='many' must be a whole number"),
         (["--epochs"], "'--epochs' is no option with its value"),
-        (["--model", "neo-demo", "x.json"], "'x.json' is no option with its value"),
+        (["--model", "neo-demo", "x.json"], "write --name value or --name=value; for records write --data x.json"),
+        (["--model", "neo-demo", "x"], "'x' is no option with its value; write --name value or --name=value\n"),
         ([*NAMED, "--seed", "[1"], "--seed: '[1' is not a value in YAML"),
     ],
 )

@@ -96,7 +96,7 @@ def test_a_written_recipe_reads_back(tmp_path: Path) -> None:
         ("--data.sources.mine.max_epochs=0", "on the command line: data.sources.mine: max_epochs=0 must be at least 1"),
         ("--data.sources.mine.path=[a, [b]]", "data.sources.mine.path[1]=['b'] must be a text"),
         ("--data.sources=[a]", "data.sources must hold fields of the form 'name: value', not ['a']"),
-        ("--optimizer=adamw", "optimizer must hold fields of the form 'name: value', not 'adamw'"),
+        ("--optimizer=adamw", "optimizer='adamw' cannot be: optimizer has fields, such as optimizer.name"),
         ("--lora.rank=0", "lora: rank=0 must be at least 1"),
         ("--lora.rank=wide", "lora.rank='wide' must be a whole number"),
         ("--steps=0", "steps=0 must be at least 1"),

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 from tiny_checkpoint import tiny_checkpoint
 
 import neo
+from neo.cli import main
 from neo.training import LoraConfig, load_recipe, simple, train
 from neo.training.metrics import read_metrics
 
@@ -66,7 +68,7 @@ def test_a_file_of_records(tune: Any, tiny_checkpoint: Path, caplog: pytest.LogC
     lines = read_metrics(run)
     assert [line["step"] for line in lines] == [1, 2, 3, 4]  # 2 epochs of 4 and 2 records
     assert lines[-1]["loss"] < lines[0]["loss"]
-    assert "6 records of up to 34 tokens in rows of 48; 4 records a step, 2 epochs, 4 steps" in caplog.text
+    assert "6 records of up to 34 tokens in rows of 48; 4 records a step, 4 steps, 2 epochs" in caplog.text
     model = neo.load_model(run, device="cpu")
     before = neo.load_model(tiny_checkpoint, device="cpu")
     question = {"image": picture(0), "text": "What color?", "max_new_tokens": 4}
@@ -105,9 +107,48 @@ def test_a_stopped_run_ends_as_one_never_stopped(tune: Any, tmp_path: Path) -> N
         tune(records, "whole", **options, resume=False)
 
 
-def test_steps_may_be_fewer(tune: Any) -> None:
+def test_max_steps_stand_in_place_of_epochs(tune: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "neo")
     assert len(read_metrics(tune(max_steps=1))) == 1
-    assert len(read_metrics(tune(name="more", max_steps=100))) == 4
+    assert "4 records a step, 1 steps, 0.5 epochs" in caplog.text
+    assert len(read_metrics(tune(name="more", max_steps=6))) == 6
+    assert "6 steps, 3 epochs" in caplog.text
+
+
+def test_a_finished_run_tells_what_is_to_be_done(tune: Any, caplog: pytest.LogCaptureFixture) -> None:
+    run = tune(max_steps=1)
+    before = (run / "model.safetensors").read_bytes()
+    caplog.set_level(logging.INFO, "neo")
+    assert tune(max_steps=1, save_steps=7) == run
+    assert "at step 1 of 1 already: nothing to train; for a new run give another output_dir, to go on" in caplog.text
+    asked = r"has done its 1 steps, with .*: optimizer.learning_rate \(0.01, now 0.5\); for a new run give another"
+    with pytest.raises(ValueError, match=asked):
+        tune(max_steps=1, learning_rate=0.5)
+    assert load_recipe(run / "recipe.yaml").optimizer.learning_rate == 0.01
+    assert (run / "model.safetensors").read_bytes() == before
+    assert len(read_metrics(tune(max_steps=2, learning_rate=0.5))) == 2
+
+
+def test_an_index_of_the_file(tune: Any, folder: Path, tmp_path: Path) -> None:
+    """What `neo data index FILE --output FOLDER` makes is what `--data.index FOLDER` wants."""
+    lines = tmp_path / "training.jsonl"
+    lines.write_text("".join(json.dumps(record(n, str(folder / f"{n}.png"))) + "\n" for n in range(RECORDS)))
+    model, index = tmp_path / "model", tmp_path / "index"
+    with pytest.raises(ValueError, match="there is no finished index here; make it with neo data index"):
+        tune(lines, data={"index": str(index)})
+    assert not index.exists()
+    shutil.copytree(tune(lines, max_steps=1), model)
+    assert main(["data", "index", str(lines), "--output", str(index), "--model", str(model), "--workers", "0"]) == 0
+    held = sorted(index.iterdir())
+    tune(lines, "indexed", model=model, data={"index": str(index)})
+    assert sorted(index.iterdir()) == held
+
+
+def test_torch_does_not_warn_of_one_process(tune: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*torch.distributed")
+        tune(max_steps=1)
+        tune(max_steps=2)  # goes on
 
 
 def test_lora(tune: Any, tiny_checkpoint: Path) -> None:
@@ -146,7 +187,8 @@ def test_some_records_may_be_bad(tune: Any, caplog: pytest.LogCaptureFixture) ->
     with pytest.raises(ValueError, match=r"record 2 \(from 0\): .*; mend it, or allow some by data.max_bad_fraction"):
         tune(records)
     run = tune(records, data={"max_bad_fraction": 0.2}, batch_size=5)
-    assert "left out: dataset, record 2 (from 0)" in caplog.text
+    assert "1 records cannot be learned from; they are left out, and named in their turn" in caplog.text
+    assert caplog.text.count("dataset, record 2 (from 0)") == 1
     assert len(read_metrics(run)) == 2  # 5 records an epoch
 
 
@@ -175,21 +217,26 @@ def test_some_records_may_be_bad(tune: Any, caplog: pytest.LogCaptureFixture) ->
         ({"stepz": 3}, "stepz is not a field; did you mean steps?"),
         ({"batchsize": 3}, "train has no argument batchsize; did you mean batch_size?"),
         ({"lora": {"rnk": 3}}, "lora.rnk is not a field; did you mean lora.rank?"),
-        ({"lora": 16}, "lora must hold fields of the form 'name: value', not 16"),
-        ({"data": {"max_seq_length": 16}}, "tokens are more than the 16 of a row (data.max_seq_length)"),
+        ({"lora": 16}, "lora=16 cannot be: lora has fields, such as lora.rank; set one of them"),
+        ({"lr": 1e-3}, "train has no argument lr; did you mean learning_rate?"),
+        ({"max_steps": 3, "steps": 4}, "max_steps=3 and steps=4 say the same thing; leave out one of them"),
+        ({"data": {"max_seq_length": 16}}, "tokens do not fit a row of 16 (raise data.max_seq_length); mend it, or"),
+        ({"output_dir": __file__}, "test_simple.py is a file; name a folder"),
+        ({"output_dir": f"{__file__}/run", "dataset": [5]}, "test_simple.py is a file; name a folder"),
     ],
 )
 def test_mistakes(tiny_checkpoint: Path, tmp_path: Path, options: dict[str, Any], sentence: str) -> None:
     known = {"model": tiny_checkpoint, "dataset": [record(0, picture(0))], "device": "cpu"}
     with pytest.raises(ValueError, match=re.escape(sentence)) as error:
-        train(output_dir=tmp_path / "run", **known | options)
+        train(**known | {"output_dir": tmp_path / "run"} | options)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_recipe_or_records(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="takes a recipe that load_recipe has read"):
-        train("recipe.yaml")  # type: ignore[arg-type]
+    for positional in (["recipe.yaml"], ["neo-demo", "training.json"], [None, "training.json"]):
+        with pytest.raises(ValueError, match=r"takes a recipe that load_recipe has read, or .* train\(model="):
+            train(*positional)
     (tmp_path / "r.yaml").write_text(
         "{stage: sft, model: {path: x}, output_dir: y, data: {sources: {a: {path: a.json}}}}"
     )

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -20,7 +21,7 @@ OPTIONS = {
     "--learning-rate": ("learning_rate", float, "the highest of the run; 5e-5 unless given"),
     "--batch-size": ("batch_size", int, "records of a step; 4 unless given"),
     "--output": ("output_dir", str, "folder to write; finetuned unless given"),
-    "--max-steps": ("max_steps", int, "stop after so many steps, if the epochs have more"),
+    "--max-steps": ("max_steps", int, "steps in all, in place of --epochs: fewer or more than they have"),
     "--save-steps": ("save_steps", int, "steps between checkpoints; 50 unless given"),
 }
 """Options without a recipe: the argument of `neo.training.train` that each is, its type, and what it says."""
@@ -44,7 +45,7 @@ def train_parser() -> ArgumentParser:
         parser.add_argument(name, type=kind, help=said)
     parser.add_argument(DOWNLOAD, action="store_true", help="fetch a model that is not here from the Hugging Face hub")
     parser.add_argument(DRY_RUN, action="store_true", help="print recipe, parameters, memory and steps; do not start")
-    parser.add_argument(GPUS, type=int, help="with --dry-run: GPUs to reckon with; 1 unless given")
+    parser.add_argument(GPUS, type=int, help="with --dry-run: GPUs to reckon with, on this machine or another")
     return parser
 
 
@@ -74,7 +75,7 @@ def train(options: Namespace) -> int:
     if command.dry_run:
         from neo.training.plan import plan
 
-        say(plan(config, command.gpus or 1).report())
+        say(plan(config, command.gpus).report())
         return 0
     from neo.training import trainer
 
@@ -105,7 +106,8 @@ def read(words: Sequence[str]) -> CommandLine:
                 command.options["download"] = True
             continue
         if not name.startswith("--") or not (equals or rest):
-            raise ValueError(f"{word!r} is no option with its value; write --name value or --name=value")
+            records = f"; for records write --data {word}" if _is_records(word) else ""
+            raise ValueError(f"{word!r} is no option with its value; write --name value or --name=value{records}")
         text = text if equals else rest.pop(0)
         if known == GPUS:
             command.gpus = _typed(int, text, GPUS)
@@ -133,6 +135,11 @@ def _check(command: CommandLine) -> None:
             f"{GPUS} {command.gpus} belongs to {DRY_RUN} and must be at least 1; a run on several GPUs is started by "
             "torchrun (docs/training.md)"
         )
+    if command.recipe is not None and _is_records(command.recipe):
+        raise ValueError(
+            f"{command.recipe} is no recipe (a YAML file); for records write neo train --model MODEL --data "
+            f"{command.recipe}"
+        )
     if command.recipe is not None and "download" in command.options:
         raise ValueError(f"{DOWNLOAD} goes with --model; for the recipe {command.recipe} use 'hf download'")
     if command.recipe is not None and given:
@@ -145,6 +152,13 @@ def _check(command: CommandLine) -> None:
             if name not in given:
                 slip = next((f"; or is {one} it?" for one in command.overrides[::2] if nearest(one, [name])), "")
                 raise ValueError(f"neo train needs a recipe, or --model and --data; {name} is missing{slip}")
+
+
+def _is_records(path: str) -> bool:
+    """Whether a word that is no option names records rather than a recipe."""
+    from neo.data.sources.files import ENDINGS
+
+    return Path(path).suffix.lower() in ENDINGS or Path(path).is_dir()
 
 
 def _prepared(command: CommandLine) -> tuple[Any, Any]:
@@ -165,7 +179,9 @@ def _check_fields(command: CommandLine) -> None:
     """Those that a command line without a recipe sets."""
     from neo.training.config import TrainConfig
     from neo.training.recipe import meant
+    from neo.training.simple import ELSEWHERE
 
+    called = {argument: option for option, (argument, *_) in OPTIONS.items()}
     known = {one.name for one in fields(TrainConfig)}
     for name in command.overrides[::2]:
         dotted = name.removeprefix("--").removeprefix("set.")
@@ -174,7 +190,6 @@ def _check_fields(command: CommandLine) -> None:
             raise ValueError(f"{name} says again what another option has said; leave out one of them")
         if field_name not in known:
             near = nearest(name, [*OPTIONS, DOWNLOAD, DRY_RUN, GPUS])
-            raise ValueError(
-                f"{name} is not an option of neo train"
-                + (f"; did you mean {near}?" if near else meant(field_name, "", known))
-            )
+            near = near or called.get(ELSEWHERE.get(field_name.replace("-", "_"), ""))
+            of_recipe = meant(field_name, "", known).replace("did you mean ", "did you mean --")
+            raise ValueError(f"{name} is not an option of neo train{f'; did you mean {near}?' if near else of_recipe}")

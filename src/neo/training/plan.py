@@ -8,6 +8,7 @@ from torch import nn
 
 from neo.model.attention import padded_sdpa
 from neo.model.config import NeoConfig
+from neo.model.device import choose_device
 from neo.model.loss import CHUNK_LOGITS
 from neo.model.neo import NeoForConditionalGeneration, NeoLayer
 from neo.training.config import TrainConfig
@@ -57,6 +58,8 @@ class Plan:
     gpus: int
     strategy: str
     memory: Memory
+    place: str
+    """Whose memory that is, in words."""
 
     @property
     def step_tokens(self) -> int:
@@ -78,7 +81,7 @@ class Plan:
         lines = [
             *table(self.parts).splitlines(),
             "",
-            f"memory of a GPU, of {self.gpus} with distributed.strategy={self.strategy}:",
+            f"memory of {self.place}:",
             *(f"{name:<32}{size / MIB:>12,.1f} MiB" for name, size in held.items()),
             "",
             f"{config.steps:,} steps of {config.data.rows_per_batch:,} {what}",
@@ -88,12 +91,15 @@ class Plan:
         return recipe + "\n".join(f"# {line}".rstrip() for line in lines)
 
 
-def plan(config: TrainConfig, gpus: int = 1) -> Plan:
-    """The plan of a run on so many GPUs.
+def plan(config: TrainConfig, gpus: int | None = None) -> Plan:
+    """The plan of a run on so many GPUs, or else on the recipe's device on this machine.
 
     Raises:
         ValueError: the model is not there or does not suit the stage, or the rows cannot be shared out.
     """
+    device = "cuda" if gpus else config.device.partition(":")[0]
+    device = choose_device(device).type if device == "auto" else device
+    gpus = gpus or 1
     if config.data.rows_per_batch % gpus:
         raise ValueError(
             f"rows_per_batch={config.data.rows_per_batch} rows cannot be shared out equally among {gpus} GPUs"
@@ -110,7 +116,10 @@ def plan(config: TrainConfig, gpus: int = 1) -> Plan:
     strategy = config.distributed.strategy
     if strategy == "auto":
         strategy = "none" if gpus == 1 else simplest_strategy(model, GPU_MEMORY)
-    return Plan(config, by_part, gpus, strategy, memory_of(config, model, strategy, gpus))
+    place = f"a GPU, of {gpus} with distributed.strategy={strategy}"
+    if device != "cuda":
+        place = f"the training process, here on {device} (--gpus N reckons with N GPUs)"
+    return Plan(config, by_part, gpus, strategy, memory_of(config, model, strategy, gpus), place)
 
 
 def memory_of(config: TrainConfig, model: NeoForConditionalGeneration, strategy: str, gpus: int) -> Memory:

@@ -97,6 +97,15 @@ def override(values: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """What has changed from the plain values of one recipe to those of another, as "steps (100, now 200)"."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        prefix = f"{name}." if name else ""
+        both = [(key, before.get(key), now.get(key)) for key in dict.fromkeys([*before, *now])]
+        return [one for key, old, new in both for one in differences(old, new, f"{prefix}{key}")]
+    return [] if before == now else [f"{name} ({before}, now {now})"]
+
+
 def make_config(values: dict[str, Any], where: str = "") -> TrainConfig:
     """The configuration of the plain values of a recipe; `where` begins messages.
 
@@ -142,6 +151,9 @@ def made(kind: Any, value: Any, where: str, name: str = "") -> Any:
 
 
 def _dataclass(kind: Any, value: Any, where: str, name: str) -> Any:
+    if name and not isinstance(value, dict):
+        first = f"{name}.{fields(kind)[0].name}"
+        raise ValueError(f"{where}{name}={value!r} cannot be: {name} has fields, such as {first}; set one of them")
     _check_dict(value, where, name)
     prefix = f"{name}." if name else ""
     hints = get_type_hints(kind)

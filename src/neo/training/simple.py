@@ -20,7 +20,7 @@ from PIL import Image
 
 from neo.data.index import measure
 from neo.data.mixture import build_mixture
-from neo.data.packing import BUDGET_START
+from neo.data.packing import BUDGET_START, too_long
 from neo.data.sources import ListSource, Source
 from neo.model import names
 from neo.model.device import choose_device
@@ -40,6 +40,8 @@ MULTIPLE = 16
 """Rows have a multiple of so many tokens."""
 LOOKED_AT = 20_000
 """Of more records only so many, evenly spread, are looked at before the run."""
+ELSEWHERE = {"lr": "learning_rate", "num_train_epochs": "epochs", "per_device_train_batch_size": "batch_size"}
+"""What other trainers call an argument of `train`."""
 
 
 class Prepared(NamedTuple):
@@ -52,7 +54,7 @@ class Prepared(NamedTuple):
 
 def train(
     config: TrainConfig | None = None,
-    *,
+    *positional: Any,
     model: str | Path | Mapping[str, Any] | None = None,
     dataset: Any = None,
     epochs: int = 3,
@@ -73,6 +75,7 @@ def train(
 
     Args:
         config: a recipe; nothing else is given beside it.
+        positional: refused; all else is given by its name.
         model: "neo-demo", a published name, a hub id or a folder, as in `neo.load_model`; to set picture sizes,
             too, fields of `ModelConfig`: {"path": "neo-demo", "vision": {"max_pixels": 262_144}}.
         dataset: records (`neo.data.records`): a list of them, a data set of the package `datasets`, or a path: a file
@@ -82,7 +85,7 @@ def train(
         batch_size: records of a step; the last step of an epoch takes what is left.
         output_dir: folder to write; in the end the model is in it, or the adapter.
         seed: of the order of records and the adapters' weights.
-        max_steps: stop after so many steps, if the epochs have more.
+        max_steps: steps in all, in place of `epochs`: fewer or more than they have.
         save_steps: steps between checkpoints.
         resume: False refuses a folder that holds checkpoints already.
         lora: train adapters in place of the model: fields of `LoraConfig`, as {"rank": 16}.
@@ -96,13 +99,16 @@ def train(
     Raises:
         ValueError: an option, a record or the model is wrong; a record is named by file and line.
     """
-    if config is None:
+    if config is None and not positional:
         options: dict[str, Any] = {"epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size}
         options |= {"seed": seed, "lora": lora, "download": download}
         options |= {"output_dir": output_dir, "max_steps": max_steps, "save_steps": save_steps, "resume": resume}
         return trainer.train(*prepare(model=model, dataset=dataset, **options, **fields))
-    if not isinstance(config, TrainConfig):
-        raise ValueError(f"train takes a recipe that load_recipe has read, or model= and dataset=, not {config!r:.80}")
+    if positional or not isinstance(config, TrainConfig):
+        raise ValueError(
+            "train takes a recipe that load_recipe has read, or arguments by their names, as in "
+            f"train(model='neo-demo', dataset='training.json'), not {config!r:.80}"
+        )
     if model is not None or dataset is not None or fields:
         raise ValueError("train takes either a recipe or model= and dataset=, not both")
     return trainer.train(config)
@@ -130,7 +136,7 @@ def prepare(
         ValueError: as `train`.
     """
     for name in fields.keys() - get_type_hints(TrainConfig):
-        if near := nearest(name, signature(prepare).parameters):
+        if near := ELSEWHERE.get(name) or nearest(name, signature(prepare).parameters):
             raise ValueError(f"train has no argument {name}; did you mean {near}?")
     start: dict[str, Any] = dict(model) if isinstance(model, Mapping) else {"path": model}
     if start.get("path") is None or dataset is None:
@@ -139,6 +145,8 @@ def prepare(
     for name, count in (("epochs", epochs), ("batch_size", batch_size), ("max_steps", max_steps)):
         if count is not None and made(int, count, "", name) < 1:
             raise ValueError(f"{name}={count} must be at least 1")
+    if max_steps is not None and "steps" in fields:
+        raise ValueError(f"max_steps={max_steps} and steps={fields['steps']} say the same thing; leave out one of them")
     folder = names.resolve(start["path"], download)
     in_memory = not _is_path(dataset)
     on_gpu = choose_device(fields.get("device", "auto")).type == "cuda"
@@ -161,6 +169,7 @@ def prepare(
     }
     values = _joined(values, {"lora": lora} | fields)
     config = make_config({"steps": 10**9} | values)  # mistakes in it are told before the records are looked at
+    trainer.find_saved(config)
     described, given = config.data.sources[NAME], dict[str, Source]()
     if in_memory:
         given[NAME] = ListSource(dataset, NAME, described.image_root, described.caption_prompt)
@@ -171,26 +180,27 @@ def prepare(
     processor = NeoProcessor.from_pretrained(folder, **config.model.vision)
     most = values["data"].get("max_seq_length", MAX_TOKENS)
     budget = config.data.max_bad_fraction * max(len(places), BUDGET_START / epochs)
-    good, longest = _look_at(source, sorted(places), processor, most, budget)
-    steps = epochs * -(-good // batch_size)
-    steps = steps if max_steps is None else min(steps, max_steps)
+    tip = f"; neo data check {described.path} names all" if isinstance(described.path, str) else ""
+    good, longest = _look_at(source, sorted(places), processor, most, budget, tip)
+    an_epoch = -(-good // batch_size)
+    steps = epochs * an_epoch if max_steps is None else max_steps
     rows = {"max_seq_length": min(most, -(-longest // MULTIPLE) * MULTIPLE)}
     found = {"steps": steps, "log_every": max(1, min(10, steps // 10)), "data": rows}
     config = make_config(_joined(found, values))
     logger.info(
-        "%d records of up to %d tokens in rows of %d; %d records a step, %d epochs, %d steps",
-        *(good, longest, config.data.max_seq_length, batch_size, epochs, config.steps),
+        "%d records of up to %d tokens in rows of %d; %d records a step, %d steps, %.3g epochs",
+        *(good, longest, config.data.max_seq_length, batch_size, config.steps, config.steps / an_epoch),
     )
     return Prepared(config, given)
 
 
 def _look_at(
-    source: Source, places: Sequence[int], processor: NeoProcessor, most: int, budget: float
+    source: Source, places: Sequence[int], processor: NeoProcessor, most: int, budget: float, tip: str
 ) -> tuple[int, int]:
     """How many of these records can be learned from, and the tokens of the longest one.
 
     Raises:
-        ValueError: more of them than `budget` cannot, or none can.
+        ValueError: more of them than `budget` cannot, or none can; `tip` ends the sentence.
     """
     every = -(-len(places) // LOOKED_AT)
     looked_at = places[::every]
@@ -200,16 +210,18 @@ def _look_at(
     reasons = {int(place): reason for place, reason in problems.items()}
     for place, tokens in zip(looked_at, records["tokens"].tolist(), strict=True):
         if tokens > most:
-            reason = f"{tokens} tokens are more than the {most} of a row (data.max_seq_length)"
-            reasons[place] = source[place].problem(reason)
-    for reason in reasons.values():
-        if len(reasons) * every > budget:
-            more = f" (and {len(reasons) - 1} more cannot be learned from)" if len(reasons) > 1 else ""
-            raise ValueError(f"{reason.rstrip('.')}{more}; mend it, or allow some by data.max_bad_fraction")
-        logger.warning("left out: %s", reason)
+            reasons[place] = source[place].problem(too_long(tokens, most))
+    if len(reasons) * every > budget:
+        first = next(iter(reasons.values())).rstrip(".")
+        more = f" (and {len(reasons) - 1} more cannot be learned from)" if len(reasons) > 1 else ""
+        raise ValueError(f"{first}{more}; mend it, or allow some by data.max_bad_fraction{tip}")
+    if reasons:
+        logger.warning(
+            "%d records cannot be learned from; they are left out, and named in their turn%s", len(reasons), tip
+        )
     good = [tokens for place, tokens in zip(looked_at, records["tokens"].tolist(), strict=True) if place not in reasons]
     if not good:
-        raise ValueError(f"the {len(looked_at)} records of the dataset cannot be learned from")
+        raise ValueError(f"the {len(looked_at)} records of the dataset cannot be learned from{tip}")
     # Where not all are looked at, a longer one is likely.
     return len(places) - len(reasons), max(good) if every == 1 else min(most, 2 * max(good))
 

@@ -33,12 +33,18 @@ from neo.training.lora import add_lora, save_lora
 from neo.training.meter import Meter
 from neo.training.metrics import Metrics, check_packages
 from neo.training.progress import RunProgress
+from neo.training.recipe import differences, load_recipe
 from neo.training.skipped import Skipped
 from neo.training.stages import choose_trained
 from neo.training.stopping import Asked, heeding_signals
 
 logger = logging.getLogger(__name__)
 
+UNLEARNED = (
+    *("output_dir", "resume", "keep", "save_every", "log_every", "metrics"),
+    *("device", "threads", "distributed", "data.workers", "data.index"),
+)
+"""Fields that a finished run may be given other values of: they change nothing of what it has learned."""
 Save = Callable[[Path, dict[str, Tensor]], None]
 """Writes a finished model, whose weights it is given whole, into a folder."""
 
@@ -78,7 +84,7 @@ def build(config: TrainConfig, ranks: Ranks | None = None, given: Mapping[str, S
     check_packages(config.metrics)
     if config.threads:
         torch.set_num_threads(config.threads)
-    saved = ranks.from_first(lambda: find_saved(config))
+    saved = ranks.from_first(lambda: _open_folder(config))
     mixture = build_mixture(config.data, config.seed, given)
 
     def begin() -> tuple[NeoForConditionalGeneration, NeoProcessor]:
@@ -99,20 +105,33 @@ def build(config: TrainConfig, ranks: Ranks | None = None, given: Mapping[str, S
 
 
 def find_saved(config: TrainConfig) -> Path | None:
-    """The checkpoint that a run goes on from; its output folder is made where there is none.
+    """The checkpoint that a run goes on from, if there is one.
 
     Raises:
-        ValueError: the folder cannot be made, or holds checkpoints that are not to be gone on from.
+        ValueError: the output folder is a file, or holds checkpoints that are not to be gone on from.
     """
     output_dir = Path(config.output_dir)
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"output_dir={config.output_dir!r} cannot be made ({error.strerror})") from error
+    there = next(place for place in (output_dir, *output_dir.parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(
+            f"output_dir={config.output_dir!r}: {there} is a file; name a folder, which is made if need be"
+        )
     saved = checkpoint.oldest_first(output_dir)
     if saved and not config.resume:
         raise ValueError(f"{output_dir} holds checkpoints of a run; use another output_dir or resume=true")
     return saved[-1] if saved else None
+
+
+def _open_folder(config: TrainConfig) -> Path | None:
+    """`find_saved`, the output folder made where there is none."""
+    saved = find_saved(config)
+    try:
+        Path(config.output_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"output_dir={config.output_dir!r} cannot be made ({error.strerror}); name another folder"
+        ) from error
+    return saved
 
 
 def _check_extra() -> None:
@@ -179,8 +198,6 @@ class Trainer:
         """Train to the last step; see `train`."""
         config = self.config
         self.ranks.from_first(self._open)
-        if self.step >= config.steps:
-            logger.info("%s is at step %d of %d already: nothing to train", self.output_dir, self.step, config.steps)
         try:
             with heeding_signals() as asked:
                 stop = self._run(asked)
@@ -201,9 +218,26 @@ class Trainer:
         return self.output_dir
 
     def _open(self) -> None:
-        config = self.config.to_dict()
-        (self.output_dir / "recipe.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        config, recipe = self.config.to_dict(), self.output_dir / "recipe.yaml"
+        if self.step >= self.config.steps:
+            self._check_done(recipe)
+        recipe.write_text(yaml.safe_dump(config, sort_keys=False))
         self.metrics = Metrics(self.output_dir, self.step, self.config.metrics, config["data"]["sources"], config)
+
+    def _check_done(self, recipe: Path) -> None:
+        """Tell of a run that has no steps left; with other values than it had, that is not what was asked for."""
+        found = differences(load_recipe(recipe).to_dict(), self.config.to_dict()) if recipe.is_file() else []
+        changed = [one for one in found if not one.startswith(UNLEARNED)]
+        if changed:
+            raise ValueError(
+                f"{self.output_dir} has done its {self.step} steps, with other values than are given now: "
+                f"{', '.join(changed)}; for a new run give another output_dir, to go on give more steps (or epochs)"
+            )
+        logger.info(
+            "%s is at step %d of %d already: nothing to train; for a new run give another output_dir, to go on give "
+            "more steps (or epochs)",
+            *(self.output_dir, self.step, self.config.steps),
+        )
 
     def _run(self, asked: Asked) -> int:
         """Do the steps, tell of them and save on the way; the signal that stopped them, or 0."""
