@@ -94,7 +94,7 @@ def _beside(summary: Mapping[str, Any]) -> Iterator[str]:
     if cost := summary.get("cost"):
         yield f"Cost of 1 000 questions: {cost['per_1000']:.3g} {_cell(cost['currency'])} ({_cell(cost['price'])}).\n"
     if summary["cut_off"]:
-        yield f"{summary['cut_off']} answers were cut off at the limit of new tokens.\n"
+        yield f"Answers that were cut off at the limit of new tokens: {summary['cut_off']}.\n"
 
 
 def _by_family(rows: Sequence[Row], scored: Scored, total: Total) -> dict[str, Any]:

@@ -1,0 +1,55 @@
+"""Two evaluations side by side."""
+
+from pathlib import Path
+
+import pytest
+from answering import Parrot, knows, write_colors
+
+import neo
+from neo.evaluation.compare import compare, comparison_table
+
+
+def evaluated(folder: Path, name: str, right: int, *metrics: str) -> Path:
+    data = write_colors(folder, 12)
+    neo.evaluate(Parrot(knows(right), name), data, metrics or ("accuracy",), folder / name)
+    return folder / name
+
+
+def test_the_difference_and_what_changed(tmp_path: Path) -> None:
+    one, other = evaluated(tmp_path, "one", 4, "accuracy", "cer"), evaluated(tmp_path, "other", 7, "accuracy", "cer")
+    found = compare(one, other)
+    accuracy = found["metrics"]["accuracy"]
+    assert (accuracy["first"], accuracy["second"]) == pytest.approx((4 / 12, 7 / 12))
+    assert accuracy["difference"] == pytest.approx(3 / 12)
+    assert 0 <= accuracy["low"] < 3 / 12 < accuracy["high"] <= 6 / 12
+    assert found["metrics"]["cer"]["difference"] < 0
+    assert [row["question"][-2] for row in found["changed"]] == ["4", "5", "6"]
+    assert (found["changed"][0]["first"], found["changed"][0]["second"]) == ("pink", "white")
+    said = comparison_table(found)
+    assert "# other against one on colors" in said
+    assert "| accuracy | 12 | 0.3333 | 0.5833 | +0.25 (" in said
+    assert "3 records changed by accuracy: 0 have a lower score, 3 a higher." in said
+    back = compare(other, one)
+    assert back["metrics"]["accuracy"]["difference"] == pytest.approx(-3 / 12)
+
+
+def test_a_model_against_itself(tmp_path: Path) -> None:
+    one = evaluated(tmp_path, "one", 4)
+    found = compare(one, one)
+    accuracy = found["metrics"]["accuracy"]
+    assert (accuracy["difference"], accuracy["low"], accuracy["high"]) == (0, 0, 0)
+    assert found["changed"] == []
+
+
+def test_what_cannot_be_compared(tmp_path: Path) -> None:
+    one = evaluated(tmp_path, "one", 4, "anls")
+    with pytest.raises(ValueError, match=r"nowhere: no evaluation was written here, predictions\.jsonl is missing"):
+        compare(one, tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="no metric in common"):
+        compare(one, evaluated(tmp_path, "other", 4, "exact"))
+    neo.evaluate(Parrot(knows(3)), write_colors(tmp_path, 8), output=tmp_path / "fewer")
+    with pytest.raises(ValueError, match="hold answers to different questions"):
+        compare(one, tmp_path / "fewer")
+    (one / "summary.json").write_text("{")
+    with pytest.raises(ValueError, match="cannot be read"):
+        compare(one, one)
