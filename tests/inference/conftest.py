@@ -34,7 +34,7 @@ def pictures() -> list[Image.Image]:
 
 @pytest.fixture(scope="session")
 def model(tiny_checkpoint: Path) -> NeoForConditionalGeneration:
-    return NeoForConditionalGeneration.from_pretrained(tiny_checkpoint).eval()
+    return neo.load_model(str(tiny_checkpoint), device="cpu").model
 
 
 @pytest.fixture(scope="session")
@@ -58,14 +58,14 @@ def prompts(processor: NeoProcessor) -> list[Encoded]:
 
 
 @pytest.fixture(scope="session")
-def expected(model: NeoForConditionalGeneration, processor: NeoProcessor, prompts: list[Encoded]) -> list[list[int]]:
-    """What transformers' generate says to each prompt, its end cut off."""
-    answers = []
+def expected(tiny_checkpoint: Path, processor: NeoProcessor, prompts: list[Encoded]) -> list[list[int]]:
+    """What transformers' generate on a network loaded by transformers says to each prompt, its end cut off."""
+    answers, plain = [], NeoForConditionalGeneration.from_pretrained(tiny_checkpoint).eval()
     for prompt in prompts:
         inputs = {"input_ids": prompt.input_ids[None], "image_grid_hw": prompt.image_grid_hw}
         pixels = {"pixel_values": prompt.pixel_values} if len(prompt.image_grid_hw) else {}
         end = processor.ids.im_end
-        out = model.generate(**inputs, **pixels, max_new_tokens=MOST_TOKENS, do_sample=False, eos_token_id=[end])
+        out = plain.generate(**inputs, **pixels, max_new_tokens=MOST_TOKENS, do_sample=False, eos_token_id=[end])
         said = out[0, len(prompt.input_ids) :].tolist()
         answers.append(said[:-1] if said[-1] == end else said)
     return answers

@@ -6,6 +6,7 @@ import torch
 
 import neo
 from neo.inference.chat import ChatModel
+from neo.model.neo import NeoForConditionalGeneration
 
 QUESTION = "What color is the circle?"
 
@@ -73,3 +74,18 @@ def test_checkpoints_that_are_not_whole(tiny_checkpoint: Path, tmp_path: Path):
     Path(folder, "tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match="this is not a tokenizer's file"):
         neo.load_model(folder)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_projections_of_the_same_inputs_lie_together(tiny_checkpoint: Path, tmp_path: Path, dtype: str):
+    model = neo.load_model(str(tiny_checkpoint), dtype=dtype, device="cpu").model
+    plain = NeoForConditionalGeneration.from_pretrained(tiny_checkpoint, dtype=model.dtype)
+    for layer in model.model.language_model.layers:
+        for block in (layer.self_attn, layer.mlp):
+            projections = block.in_projections()
+            assert len({one.weight.untyped_storage().data_ptr() for one in projections}) == 1
+            assert projections[0].weight.untyped_storage().nbytes() == sum(one.weight.nbytes for one in projections)
+    for saved in (model, plain):
+        saved.save_pretrained(tmp_path / str(saved is model))
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("True", "False")]
+    assert files[0] == files[1]

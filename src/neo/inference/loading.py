@@ -1,7 +1,7 @@
 """A folder on disk to a model that answers: `neo.load_model`.
 
 Weights are read through memory maps, one tensor at a time, so that what is quantised or converted is never in memory
-twice; what is right as it lies in the file is used there.
+twice; what is right as it lies in the file is used there. Projections of the same inputs are put together.
 """
 
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ from neo.model import checkpoint, names
 from neo.model.adapter import load_adapter, merge_adapter
 from neo.model.config import NeoConfig
 from neo.model.device import DTYPES, choose_device
+from neo.model.linear import join
 from neo.model.neo import NeoForConditionalGeneration
 from neo.processing.processor import NeoProcessor
 from neo.suggestion import suggestion
@@ -91,6 +92,9 @@ def load_model(
                 merge_adapter(load_adapter(model, adapter))
             quantize(model, quantization, numbers)
         _place(model, numbers, chosen_device)
+        for layer in model.model.language_model.layers:
+            join(layer.self_attn.in_projections())  # type: ignore[operator, union-attr]
+            join(layer.mlp.in_projections())  # type: ignore[operator, union-attr]
         model.config.dtype = numbers
     if adapter is not None and not quantization:
         load_adapter(model, adapter)

@@ -1,9 +1,10 @@
-"""A linear layer that knows the fastest product of bf16 weights on this CPU.
+"""A linear layer that knows the fastest product of bf16 weights on this CPU, and several such layers as one product.
 
 For few tokens reading the weight is all the cost; for many, a processor without bf16 instructions is several times
 faster in float32. Measured in docs/experiments.md.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -26,13 +27,53 @@ class Linear(nn.Linear):
         super().__init__(in_features, out_features, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or x.dtype != torch.bfloat16 or torch.is_grad_enabled():
-            return F.linear(x, self.weight)
-        x_RC = x.reshape(-1, self.in_features)
-        return _product(x_RC, self.weight).reshape(*x.shape[:-1], self.out_features)
+        return _product(x, self.weight)
 
 
-def _product(x_RC: Tensor, weight_OC: Tensor) -> Tensor:
+def join(layers: Sequence[nn.Module]) -> None:
+    """Put the weights of layers that take the same inputs into one memory, of which each weight is then a part.
+
+    Nothing else about the layers changes. Others than `Linear`, such as quantised ones, are left alone.
+    """
+    if all(type(layer) is Linear for layer in layers):
+        weights: list[Any] = [layer.weight for layer in layers]
+        joined = torch.cat([weight.data for weight in weights])
+        for weight, part in zip(weights, joined.split([len(weight) for weight in weights]), strict=True):
+            weight.data = part
+
+
+def products(x: Tensor, layers: Sequence[nn.Module]) -> Sequence[Tensor]:
+    """What each of several layers makes of the same inputs: one product in inference where `join` was called."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or (joined := _joined(layers)) is None:
+        return [layer(x) for layer in layers]
+    return _product(x, joined).split([layer.out_features for layer in layers], -1)  # type: ignore[misc]
+
+
+def _joined(layers: Sequence[nn.Module]) -> Tensor | None:
+    """The weights of layers as one, if they lie one after the other and calling the layers would do nothing else."""
+    first: Any = layers[0].weight
+    end = first.storage_offset()
+    for layer in layers:
+        weight: Any = layer.weight
+        plain = type(layer) is Linear and not layer._forward_hooks and not layer._forward_pre_hooks
+        if not plain or weight.storage_offset() != end or not _same_memory(weight, first):
+            return None
+        end += weight.numel()
+    return first.as_strided(((end - first.storage_offset()) // first.shape[1], first.shape[1]), first.stride())
+
+
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+
+
+def _product(x: Tensor, weight_OC: Tensor) -> Tensor:
+    """(..., C) times (O, C)."""
+    if x.device.type != "cpu" or x.dtype != torch.bfloat16 or torch.is_grad_enabled():
+        return F.linear(x, weight_OC)
+    return _product_bf16(x.reshape(-1, x.shape[-1]), weight_OC).reshape(*x.shape[:-1], len(weight_OC))
+
+
+def _product_bf16(x_RC: Tensor, weight_OC: Tensor) -> Tensor:
     """(R, C) times (O, C), both bf16 on CPU."""
     rows = len(x_RC)
     if rows == 1:

@@ -30,7 +30,7 @@ from neo.model import checkpoint
 from neo.model.attention import BACKENDS, Attend, attention_over
 from neo.model.config import NeoConfig, NeoTextConfig
 from neo.model.generation import NeoGenerationMixin
-from neo.model.linear import Linear
+from neo.model.linear import Linear, products
 from neo.model.loss import CHUNK_LOGITS, next_token_loss
 from neo.model.masks import AttentionMask
 from neo.model.patch_embedding import PatchConvolution, PatchEmbedding
@@ -70,21 +70,22 @@ class NativeAttention(nn.Module):
         self.q_norm_h, self.k_norm_h = RMSNorm(D // 2, eps), RMSNorm(D // 2, eps)
         self.q_norm_w, self.k_norm_w = RMSNorm(D // 2, eps), RMSNorm(D // 2, eps)
 
+    def in_projections(self) -> tuple[nn.Module, ...]:
+        """Those that take the layer's inputs."""
+        return self.q_proj, self.q_proj_hw, self.k_proj, self.k_proj_hw, self.v_proj
+
     def forward(self, x_BLC: Tensor, rotary: Rotary, attend: Attend, cache: Cache | None) -> Tensor:
-        query = self._native(self.q_proj, self.q_proj_hw, (self.q_norm, self.q_norm_h, self.q_norm_w), x_BLC, rotary)
-        key = self._native(self.k_proj, self.k_proj_hw, (self.k_norm, self.k_norm_h, self.k_norm_w), x_BLC, rotary)
-        value = self.v_proj(x_BLC).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        parts = products(x_BLC, self.in_projections())
+        q, q_hw, k, k_hw, value = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in parts)
+        query = self._native(q, q_hw, (self.q_norm, self.q_norm_h, self.q_norm_w), rotary)
+        key = self._native(k, k_hw, (self.k_norm, self.k_norm_h, self.k_norm_w), rotary)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_index)
         return self.o_proj(attend(query, key, value).transpose(1, 2).flatten(-2))
 
-    def _native(
-        self, project: nn.Linear, project_hw: nn.Linear, norms: tuple[nn.Module, ...], x_BLC: Tensor, rotary: Rotary
-    ) -> Tensor:
-        """Project, normalise and rotate each part, then join them: (B, heads, L, 2 * head_dim)."""
-        t = project(x_BLC).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        h, w = project_hw(x_BLC).unflatten(-1, (-1, self.head_dim)).transpose(1, 2).chunk(2, dim=-1)
-        parts = zip((t, h, w), norms, rotary, strict=True)
+    def _native(self, t: Tensor, hw: Tensor, norms: tuple[nn.Module, ...], rotary: Rotary) -> Tensor:
+        """Normalise and rotate each part, then join them: (B, heads, L, 2 * head_dim)."""
+        parts = zip((t, *hw.chunk(2, dim=-1)), norms, rotary, strict=True)
         return torch.cat([half for part, norm, turn in parts for half in rotate_halves(norm(part), *turn)], dim=-1)
 
 
@@ -98,8 +99,13 @@ class SwiGLU(nn.Module):
         self.down_proj = Linear(config.intermediate_size, config.hidden_size)
         self.activation = ACT2FN[config.hidden_act]
 
+    def in_projections(self) -> tuple[nn.Module, ...]:
+        """Those that take the layer's inputs."""
+        return self.gate_proj, self.up_proj
+
     def forward(self, x_BLC: Tensor) -> Tensor:
-        return self.down_proj(self.activation(self.gate_proj(x_BLC)) * self.up_proj(x_BLC))
+        gate, up = products(x_BLC, self.in_projections())
+        return self.down_proj(self.activation(gate) * up)
 
 
 class NeoLayer(GradientCheckpointingLayer):
