@@ -51,12 +51,13 @@ def products(x: Tensor, layers: Sequence[nn.Module]) -> Sequence[Tensor]:
 
 def _joined(layers: Sequence[nn.Module]) -> Tensor | None:
     """The weights of layers as one, if they lie one after the other and calling the layers would do nothing else."""
+    if any(type(layer) is not Linear or layer._forward_hooks or layer._forward_pre_hooks for layer in layers):
+        return None
     first: Any = layers[0].weight
     end = first.storage_offset()
     for layer in layers:
         weight: Any = layer.weight
-        plain = type(layer) is Linear and not layer._forward_hooks and not layer._forward_pre_hooks
-        if not plain or weight.storage_offset() != end or not _same_memory(weight, first):
+        if weight.storage_offset() != end or not _same_memory(weight, first):
             return None
         end += weight.numel()
     return first.as_strided(((end - first.storage_offset()) // first.shape[1], first.shape[1]), first.stride())
