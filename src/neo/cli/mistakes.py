@@ -41,6 +41,8 @@ def _sentence(complaint: str, command: str, options: Sequence[str], parsers: Map
         return MISSING.get(missing[0], f"{command} needs {' and '.join(names)}")
     if found := re.search(r"argument (\S+): expected one argument", complaint):
         return f"{found[1]} needs a value"
+    if found := re.search(r"argument (\S+): expected (\d+) arguments", complaint):
+        return f"{found[1]} needs {found[2]} values"
     if found := re.match(r"Parser key \"([\w.]+)\":\s+Expected a <class '(\w+)'>\. Got value: (.*)", complaint):
         name = found[1].rpartition(".")[2].replace("_", "-")
         return f"--{name} must be {KINDS.get(found[2], found[2])}, not {found[3]!r}"
