@@ -1,20 +1,17 @@
 """Which exact form of attention is cheapest on this machine, forward only and with gradients.
 
-    python benchmarks/attention.py            # a table; --save writes benchmarks/results/attention_cpu_<date>.json
+    python benchmarks/attention.py            # a table; --save writes it to benchmarks/results, too
 
 Three questions: values padded to the keys' width or not; one dense boolean mask or one kernel call per segment
 (`neo.model.attention.SEGMENT_COST` is the break-even in query-key pairs); and what the eager definition costs.
 Layouts: one large picture with a short text around it, and packed rows of short documents with small pictures.
 """
 
-import argparse
-import json
 import statistics
 import time
-from datetime import date
 
 import torch
-from inference import RESULTS, processor
+from report import make_parser, processor, save
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
@@ -66,8 +63,7 @@ def forms(mask: AttentionMask) -> dict[str, attention.Attend]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--save", action="store_true")
+    parser = make_parser(__doc__, "attention_cpu")
     args = parser.parse_args()
     layouts = {
         "1 picture of 1024 tokens": layout(1, 1066, 1024, 42),
@@ -99,11 +95,7 @@ def main() -> None:
         table.add_row(first["layout"], first["dtype"], str(first["gradients"]), *[f"{row['ms']:.1f}" for row in group])
     Console(width=150).print(table)
     if args.save:
-        path = RESULTS / f"attention_cpu_{date.today().isoformat()}.json"
-        path.write_text(
-            json.dumps({"hardware": processor(), "torch": torch.__version__, "rows": results}, indent=1) + "\n"
-        )
-        print(path)
+        save("attention_cpu", {"rows": results})
 
 
 if __name__ == "__main__":

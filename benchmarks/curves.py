@@ -7,12 +7,9 @@ The model is that of benchmarks/inference.py with random weights. Batches are as
 pictures one at a time; so is the memory that a context takes beside the weights.
 """
 
-import argparse
-import json
-from datetime import date
-
 import torch
-from inference import DTYPES, RESULTS, build
+from inference import DTYPES, build
+from report import make_parser, save
 
 from neo.inference.bench import bench, report
 from neo.inference.chat import ChatModel
@@ -35,9 +32,8 @@ def asked_model(dtype: torch.dtype) -> ChatModel:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, "curves_cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/curves_cpu_<date>.json")
     args = parser.parse_args()
     chat = asked_model(DTYPES[args.dtype])
     measured = {"batch": bench(chat, BATCHES, 256, NEW_TOKENS, REPEATS)}
@@ -46,9 +42,7 @@ def main() -> None:
         measured[f"picture {side}"] = bench(chat, [1], side, NEW_TOKENS, REPEATS)
         print(report(measured[f"picture {side}"]).splitlines()[-1], flush=True)
     if args.save:
-        path = RESULTS / f"curves_cpu_{date.today().isoformat()}.json"
-        path.write_text(json.dumps({"date": date.today().isoformat(), "measured": measured}, indent=1) + "\n")
-        print(path)
+        save("curves_cpu", {"measured": measured})
 
 
 if __name__ == "__main__":

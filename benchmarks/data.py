@@ -10,26 +10,21 @@ of one thread, the median of rounds that alternate between the two, so that othe
 little. The pictures are drawn: colours that change smoothly, with grain, at a JPEG quality of 90.
 """
 
-import argparse
 import io
-import json
 import logging
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from datetime import date
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, features
+from report import make_parser, processor, save
 from rich.console import Console
 from rich.table import Table
 
 from neo.processing.image import IMAGE_MEAN, IMAGE_STD, NeoImageProcessor, load_image, smart_resize
 
-RESULTS = Path(__file__).parent / "results"
 GPU_TOKENS = 10_000
 """Tokens a second that one GPU is taken to learn from."""
 MEAN, STD = (torch.tensor(values)[:, None, None] for values in (IMAGE_MEAN, IMAGE_STD))
@@ -125,7 +120,7 @@ def measure(width: int, height: int, rounds: int) -> list[dict]:
 
 def show(rows: list[dict]) -> None:
     console = Console(width=112)
-    table = Table(title=f"{cpu()}, one core, Pillow {Image.__version__}, torch {torch.__version__}")
+    table = Table(title=f"{processor()}, one core, Pillow {Image.__version__}, torch {torch.__version__}")
     columns = {
         "picture": ("picture", ""),
         "tokens": ("tokens", ""),
@@ -149,42 +144,28 @@ def show(rows: list[dict]) -> None:
     )
 
 
-def cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
     return int(width), int(height)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, "data_cpu")
     sizes = ["640x480", "1024x768", "2048x1536", "4000x3000"]
     parser.add_argument("--sizes", nargs="+", type=size, default=[size(text) for text in sizes], help=" ".join(sizes))
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/data_cpu_<date>.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = [row for width, height in args.sizes for row in measure(width, height, args.rounds)]
     show(rows)
     if args.save:
         report = {
-            "hardware": cpu(),
-            "cores": 1,
             "pillow": Image.__version__,
             "libjpeg_turbo": features.version("libjpeg_turbo"),
-            "torch": torch.__version__,
             "gpu_tokens_per_s": GPU_TOKENS,
-            "date": date.today().isoformat(),
             "rows": rows,
         }
-        path = RESULTS / f"data_cpu_{date.today().isoformat()}.json"
-        path.write_text(json.dumps(report, indent=1) + "\n")
-        print(path)
+        save("data_cpu", report)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ import statistics
 import subprocess
 import sys
 import time
-from datetime import date
 from types import SimpleNamespace
 
 import torch
-from inference import IMAGE_TOKEN, RESULTS, build, processor, prompt
+from inference import IMAGE_TOKEN, build, prompt
+from report import make_parser, processor, save
 from rich.console import Console
 from rich.table import Table
 
@@ -175,9 +175,8 @@ def show(rows: list[dict], bandwidth: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, "engine_cpu")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/engine_cpu_<date>.json")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -187,17 +186,7 @@ def main() -> None:
     rows = [in_own_process(way) for way in args.ways]
     show(rows, bandwidth)
     if args.save:
-        report = {
-            "hardware": processor(),
-            "cores": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "date": date.today().isoformat(),
-            "read_gb_per_s": bandwidth / 1e9,
-            "rows": rows,
-        }
-        path = RESULTS / f"engine_cpu_{date.today().isoformat()}.json"
-        path.write_text(json.dumps(report, indent=1) + "\n")
-        print(path)
+        save("engine_cpu", {"read_gb_per_s": bandwidth / 1e9, "rows": rows})
 
 
 if __name__ == "__main__":

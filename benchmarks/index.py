@@ -12,16 +12,15 @@ mapped files that were touched; `private` is the part that no other process coul
 import argparse
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
-import numpy as np
-from inference import RESULTS, processor
+from report import make_parser, processor, save
 from rich.console import Console
 from rich.table import Table
 
@@ -42,10 +41,10 @@ def config(folder: Path) -> DataConfig:
 
 def write_records(folder: Path, count: int) -> None:
     """Answers of 5 to 60 words."""
-    draw = np.random.default_rng(0)
+    draw = random.Random(0)
     with (folder / "records.jsonl").open("w") as file:
         for k in range(count):
-            answer = " ".join(WORDS[n] for n in draw.integers(0, len(WORDS), draw.integers(5, 61)))
+            answer = " ".join(draw.choices(WORDS, k=draw.randint(5, 60)))
             turns = [{"from": "human", "value": f"What is in picture {k}?"}, {"from": "gpt", "value": answer}]
             file.write(json.dumps({"conversations": turns}) + "\n")
 
@@ -55,6 +54,12 @@ def memory() -> dict[str, float]:
     lines = Path("/proc/self/status").read_text().splitlines()
     sizes = {line.split(":")[0]: int(line.split()[1]) / 1000 for line in lines if line.endswith(" kB")}
     return {"resident": sizes["VmRSS"], "private": sizes["RssAnon"]}
+
+
+def processor_seconds() -> float:
+    """Of this process and those that it waited for, so far."""
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in both)
 
 
 def train(folder: Path) -> None:
@@ -73,10 +78,9 @@ def train(folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, "index_cpu")
     parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/index_cpu_<date>.json")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="one for each core")
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.train:
@@ -89,11 +93,9 @@ def main() -> None:
         (source,) = open_sources(data)
         opened = time.perf_counter()
         encoder = NeoProcessor.from_pretrained(MODEL)
+        begun, before = time.perf_counter(), processor_seconds()
         index = build_index(source, encoder, index_folder(data, "texts"), options.workers)
-        wall = time.perf_counter() - opened
-        children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        own = resource.getrusage(resource.RUSAGE_SELF)
-        spent = sum(usage.ru_utime + usage.ru_stime for usage in (children, own))
+        wall, spent = time.perf_counter() - begun, processor_seconds() - before
         files = {path.name: path.stat().st_size / options.records for path in index.folder.iterdir()}
         said = subprocess.run(
             [sys.executable, __file__, "--train", name], check=True, stdout=subprocess.PIPE, text=True
@@ -108,9 +110,10 @@ def main() -> None:
         **json.loads(said.splitlines()[-1]),
     }
     table = Table("", "", title=f"an index of {options.records:,} texts; {processor()}", show_header=False)
-    table.add_row("making it", f"{wall:,.0f} s with {options.workers} processes, {spent:,.0f} s of processor time")
+    each = f"{1000 * spent / options.records:.2f} ms a record"
+    table.add_row("making it", f"{wall:,.0f} s, {spent:,.0f} s of processor time ({each}); --workers {options.workers}")
     table.add_row("on disk", f"{sum(files.values()):.1f} bytes a record")
-    table.add_row("opening it to train", f"{result['open_seconds']:.2f} s")
+    table.add_row("opening it to train", f"{1000 * result['open_seconds']:.0f} ms")
     table.add_row("packing an epoch from it", f"{result['pack_seconds']:.1f} s, {result['steps']:,} steps")
     growth = result["growth_mb"]
     table.add_row(
@@ -118,9 +121,7 @@ def main() -> None:
     )
     Console().print(table)
     if options.save:
-        path = RESULTS / f"index_cpu_{date.today().isoformat()}.json"
-        path.write_text(json.dumps({"hardware": processor(), **result}, indent=1) + "\n")
-        Console().print(f"written to {path}")
+        save("index_cpu", result)
 
 
 if __name__ == "__main__":

@@ -10,16 +10,14 @@ the peak memory is that row's. `floor` is the time that the matrix products of t
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from datetime import date
-from pathlib import Path
 
 import torch
+from report import make_parser, processor, save
 from rich.console import Console
 from rich.table import Table
 
@@ -28,7 +26,6 @@ from neo.model.neo import NeoForConditionalGeneration
 
 IMAGE_TOKEN = 31_000
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-RESULTS = Path(__file__).parent / "results"
 
 
 def build(dtype: torch.dtype, backend: str) -> NeoForConditionalGeneration:
@@ -151,18 +148,11 @@ def show(rows: list[dict]) -> None:
     Console().print(table)
 
 
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, "inference_cpu")
     parser.add_argument("--dtypes", nargs="+", default=["bf16", "fp32"], choices=list(DTYPES))
     parser.add_argument("--sides", nargs="+", type=int, default=[512, 1024])
     parser.add_argument("--attention", nargs="+", default=["sdpa", "eager"])
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/inference_cpu_<date>.json")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -171,16 +161,7 @@ def main() -> None:
     rows = [in_own_process(d, side, a) for d in args.dtypes for side in args.sides for a in args.attention]
     show(rows)
     if args.save:
-        report = {
-            "hardware": processor(),
-            "cores": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "date": date.today().isoformat(),
-            "rows": rows,
-        }
-        path = RESULTS / f"inference_cpu_{date.today().isoformat()}.json"
-        path.write_text(json.dumps(report, indent=1) + "\n")
-        print(path)
+        save("inference_cpu", {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -15,10 +15,9 @@ import resource
 import subprocess
 import sys
 import time
-from datetime import date
 
 import torch
-from inference import RESULTS, processor
+from report import make_parser, processor, save
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -75,13 +74,12 @@ def measure(way: str, weights: str, options: argparse.Namespace) -> dict[str, fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, "loss_<device>")
     parser.add_argument("--length", type=int, default=4096)
     parser.add_argument("--vocabulary", type=int, default=151_936)
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--labelled", type=float, default=1.0, help="share of the places")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/loss_<device>_<date>.json")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -101,9 +99,8 @@ def main() -> None:
         table.add_row(row["weights"], row["way"], *measured)
     Console().print(table)
     if options.save:
-        path = RESULTS / f"loss_{torch.device(options.device).type}_{date.today().isoformat()}.json"
         settings = {name: value for name, value in vars(options).items() if name not in ("save", "one")}
-        path.write_text(json.dumps({"hardware": hardware, **settings, "rows": rows}, indent=1) + "\n")
+        save(f"loss_{torch.device(options.device).type}", {"hardware": hardware, **settings, "rows": rows})
 
 
 if __name__ == "__main__":

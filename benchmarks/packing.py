@@ -8,14 +8,11 @@ puts the next document into the row if it fits and begins a new row if not. The 
 of lookahead. Times are processor time of one thread, best of three; nothing is read or encoded.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Callable, Sequence
-from datetime import date
 
 import numpy as np
-from inference import RESULTS, processor
+from report import make_parser, processor, save
 from rich.console import Console
 from rich.table import Table
 
@@ -50,12 +47,11 @@ def measure(pack: Callable[[], Sequence[Row]], documents: Sequence[Measured], ro
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, "packing_cpu")
     parser.add_argument("--documents", type=int, default=200_000)
     parser.add_argument("--max-seq-length", type=int, default=16_384)
     parser.add_argument("--median", type=float, default=600)
     parser.add_argument("--sigma", type=float, default=1.0)
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/packing_cpu_<date>.json")
     options = parser.parse_args()
     room = options.max_seq_length
     drawn = np.random.default_rng(0).lognormal(np.log(options.median), options.sigma, options.documents)
@@ -75,10 +71,8 @@ def main() -> None:
         table.add_row(str(row["way"]), f"{row['fill']:.2%}", f"{row['rows']:,}", speed)
     Console().print(table)
     if options.save:
-        path = RESULTS / f"packing_cpu_{date.today().isoformat()}.json"
         settings = {name: value for name, value in vars(options).items() if name != "save"}
-        path.write_text(json.dumps({"hardware": processor(), **settings, "rows": results}, indent=1) + "\n")
-        Console().print(f"written to {path}")
+        save("packing_cpu", {**settings, "rows": results})
 
 
 if __name__ == "__main__":

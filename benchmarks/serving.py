@@ -11,7 +11,6 @@ whole answers, so that its first token is its last. A request is lost if it was 
 with a status. The memory is that of the server's process, after a warm-up and at the end.
 """
 
-import argparse
 import asyncio
 import base64
 import json
@@ -24,14 +23,13 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from datetime import date
 from io import BytesIO
 from pathlib import Path
 
 import httpx2
 import numpy as np
-from inference import RESULTS, processor
 from PIL import Image, ImageDraw
+from report import make_parser, processor, save
 from rich.console import Console
 from rich.table import Table
 
@@ -201,12 +199,11 @@ def show(rows: list[dict], memory: list[dict]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, "serving_cpu")
     parser.add_argument("--model", default="neo-demo")
     parser.add_argument("--servers", nargs="+", default=list(SERVERS), choices=SERVERS)
     parser.add_argument("--concurrency", nargs="+", type=int, default=list(CONCURRENCY))
     parser.add_argument("--requests", type=int, default=200, help="of each row")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/serving_cpu_<date>.json")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends, too
     rows, memory, most = [], [], None
@@ -217,17 +214,8 @@ def main() -> None:
         memory.append(used)
     show(rows, memory)
     if args.save:
-        report = {
-            "hardware": processor(),
-            "cores": len(os.sched_getaffinity(0)),
-            "model": args.model,
-            "date": date.today().isoformat(),
-            "memory": memory,
-            "rows": rows,
-        }
-        path = RESULTS / f"serving_cpu_{date.today().isoformat()}.json"
-        path.write_text(json.dumps(report, indent=1) + "\n")
-        print(path)
+        cores = len(os.sched_getaffinity(0))
+        save("serving_cpu", {"cores": cores, "model": args.model, "memory": memory, "rows": rows})
 
 
 if __name__ == "__main__":

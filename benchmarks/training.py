@@ -7,20 +7,20 @@
 The model: hidden 512, MLP 1536, 8 layers (2 of pre-Buffer), 8 query and 4 key heads of 64, vocabulary 8192, random
 weights. The records: conversations of 150 tokens in the median, log-normal with sigma 1 as real mixtures are, no
 longer than a row of 2048; two fifths of them hold a picture. Both sides read the same file with the same processor in
-their own process, train in `--precision` over float32 weights with the same fused AdamW, clipping and loss, and see on
-average the same number of tokens in a step: a batch of 8 records, the Trainer's default, holds as many as one packed
-row. Rows of the table come in turns, `--repeats` times over. Counted are tokens that are not padding; the first steps
-are left out. `grouped` is the Trainer's own remedy, batches of records of like length, which changes their order; the
-longest come first and are not counted.
+their own process, train over float32 weights in the same precision (bf16 where the CPU has instructions for it, else
+float32) with the same fused AdamW, clipping and loss, and see on average the same number of tokens in a step: a batch
+of 8 records, the Trainer's default, holds as many as one packed row. The ways take turns, `--repeats` times over; the
+table has the median of each. Counted are tokens that are not padding; the first steps are left out. `grouped` is the
+Trainer's own remedy, batches of records of like length, which changes their order; the longest come first and are not
+counted.
 
-`--loop` trains a preset of fresh weights on rows of drawn pictures' length and tells tokens/s, the share of the
-machine's measured matrix rate (MFU) and peak memory.
+`--loop` trains a preset of fresh weights in this loop alone, on such records packed into rows of `--max-seq-length`,
+and tells tokens/s, the share of the machine's measured matrix rate in bf16 (MFU) and peak memory.
 """
 
 import argparse
 import json
 import math
-import platform
 import random
 import resource
 import statistics
@@ -28,7 +28,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -39,18 +38,19 @@ import torch
 import transformers
 import yaml
 from PIL import Image
+from report import make_parser, processor, save
 from rich.console import Console
 from rich.table import Table
 
 from neo.model.config import NeoConfig
 from neo.model.device import choose_device
+from neo.model.linear import multiplies_bf16
 from neo.model.neo import NeoForConditionalGeneration
 from neo.processing.tokenizer import special_ids, train_tokenizer
 from neo.training import load_recipe, train
 from neo.training.grow import make_processor
 from neo.training.metrics import read_metrics
 
-RESULTS = Path(__file__).parent / "results"
 WAYS = ("packed", "padded", "grouped")
 VOCABULARY, ROW, MEDIAN, BATCH, WARM = 8192, 2048, 150, 8, 4
 OPTIMIZER = {"learning_rate": 3e-4, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.01, "clip": 1.0}
@@ -245,8 +245,8 @@ def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row | {"against_padded": row["tokens_per_s"] / base if base else None} for row in rows]
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    table = Table(title=f"{hardware()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+def show(rows: list[dict[str, Any]], hardware: str) -> None:
+    table = Table(title=f"{hardware}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     for name in rows[0]:
         table.add_column(name.replace("_", " "), justify="right")
     for row in rows:
@@ -272,6 +272,7 @@ def loop_alone(options: argparse.Namespace, overrides: list[str]) -> list[dict[s
             "output_dir": str(folder / "run"),
             "steps": options.steps,
             "optimizer": {**OPTIMIZER, "warmup_steps": 2},
+            "precision": options.precision,
             "metrics": {"peak_tflops": rate / 1e12},
             "device": options.device,
             "log_every": WARM,
@@ -305,36 +306,16 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def hardware() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
-def save(rows: list[dict[str, Any]], runs: list[dict[str, Any]], device: str, precision: str) -> Path:
-    report = {
-        "precision": precision,
-        "hardware": hardware(),
-        "cores": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "date": date.today().isoformat(),
-        "rows": rows,
-        "runs": runs,
-    }
-    path = RESULTS / f"training_{device}_{date.today().isoformat()}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    return path
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, "training_<device>")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--steps", type=int, default=24, help="optimiser steps of a run, a multiple of 4")
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help="fp32 for a CPU without bf16")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/training_<device>_<date>.json")
+    parser.add_argument("--repeats", type=int, default=2, help="runs of each way")
+    parser.add_argument(
+        "--precision",
+        choices=["bf16", "fp32"],
+        help="of both sides; without it bf16 for --loop, and else where this CPU has instructions for it",
+    )
     parser.add_argument("--loop", metavar="PRESET", help="demo, 2b or 9b: this loop alone; further words are overrides")
     parser.add_argument("--max-seq-length", type=int, default=16_384, help="of --loop")
     parser.add_argument("--device", default="auto", help="of --loop")
@@ -342,14 +323,20 @@ def main() -> None:
     options, overrides = parser.parse_known_args()
     if overrides and not options.loop:
         parser.error(f"unknown words: {' '.join(overrides)}")
+    if options.steps % WARM or options.steps < 2 * WARM:
+        parser.error(f"--steps must be a multiple of {WARM} and at least {2 * WARM}, not {options.steps}")
+    options.precision = options.precision or ("bf16" if options.loop or multiplies_bf16() else "fp32")
     if options.one:
         print(json.dumps(one(options.one[0], Path(options.one[1]), options.steps, options.precision)))
         return
     runs = [] if options.loop else compare(options.ways, options.steps, options.repeats, options.precision)
     rows = loop_alone(options, overrides) if options.loop else summary(runs)
-    show(rows)
+    device = choose_device(options.device if options.loop else "cpu")
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+    show(rows, hardware)
     if options.save:
-        print(save(rows, runs, choose_device(options.device).type if options.loop else "cpu", options.precision))
+        about = {"hardware": hardware, "transformers": transformers.__version__, "precision": options.precision}
+        save(f"training_{device.type}", {**about, "rows": rows, "runs": runs})
 
 
 if __name__ == "__main__":
