@@ -78,7 +78,10 @@ def test_the_speeds_of_a_machine():
 
 def test_a_table_for_people(chat_model: ChatModel):
     facts = bench(chat_model, [1, 2], image_size=0, new_tokens=2, repeats=1)
-    head, machine, _, names, *rows = report(facts).splitlines()
+    head, machine, *legend, names, one, two = report(facts).splitlines()
+    rows = [one, two]
+    for column in ("first token", "step", "floor", "share", "peak"):
+        assert f"{column}: " in " ".join(legend)
     assert "float32" in head
     assert re.search(r"reads [\d,.]+ GB/s, multiplies [\d,]+ GFLOP/s", machine)
     assert re.split(" {2,}", names) == [

@@ -39,10 +39,11 @@ def test_what_fits_is_what_loading_takes(tiny_checkpoint: Path, free: Any):
     assert here["needed_bytes"] == right
     assert (here["device"], here["context"], here["free_bytes"]) == ("cpu", 2048, right["bf16"])
     line = next(line for line in report(describe(str(tiny_checkpoint))).splitlines() if line.startswith("fits here"))
-    fitting, others = line.split("; ")
+    fitting, others, cache = line.split("; ")
     assert [word for word in WAYS if word in fitting] == [name for name in WAYS if right[name] <= right["bf16"]]
     assert others.startswith("not fp32 (")
     assert others.endswith("are free on cpu")
+    assert cache == f"the cache gets {CACHE_SHARE:.0%} of what weights leave"
     free(10)
     assert "fits here           nothing; not fp32" in report(describe(str(tiny_checkpoint)))
 

@@ -10,8 +10,9 @@ from neo.cli.console import make_parser, quiet_transformers, say
 def info_parser() -> ArgumentParser:
     parser = make_parser(
         "info",
-        "What a model is and costs: parameters by part, cache, arithmetic, memory; for a model on this\n"
-        "machine also its picture sizes and what it can and cannot do.\n\n"
+        "What a model is and costs: parameters by part, context, picture sizes, cache, arithmetic, memory, and in\n"
+        "which ways it fits into the memory that is free here; of a model on this machine also what it can and\n"
+        "cannot do.\n\n"
         "  neo info\n"
         "  neo info --preset 2b",
         "[options] [MODEL]",

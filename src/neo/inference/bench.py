@@ -132,10 +132,13 @@ def bench(
 def report(facts: dict[str, Any]) -> str:
     """The table of what `bench` gives, for people."""
     machine, numbers = facts["machine"], facts["quantization"] or facts["dtype"]
+    threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
     lines = [
         f"{facts['model']}, {numbers}, {facts['weight_bytes'] / 2**20:,.0f} MiB of weights",
-        f"{machine['name']}, {machine['threads']} threads: reads {machine['read_bytes_per_s'] / 1e9:,.1f} GB/s, "
+        f"{machine['name']}, {threads}: reads {machine['read_bytes_per_s'] / 1e9:,.1f} GB/s, "
         f"multiplies {machine['flops_per_s'] / 1e9:,.0f} GFLOP/s",
+        "first token: until each of the requests has one; step: one more token for each; floor: what multiplying, or",
+        "for a step reading, takes by itself; share: the floor's of what was measured; peak: memory, weights included",
         "",
     ]
     table = [

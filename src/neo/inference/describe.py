@@ -79,7 +79,7 @@ def report(facts: dict[str, Any]) -> str:
     rows = {
         "dtype": facts["dtype"] + (f", weights in {facts['quantization']}" if facts["quantization"] else ""),
         "context": f"{facts['context']:,} steps (a word token, or a whole picture)",
-        "pictures": f"scaled to {few:,} to {many:,} pixels, {few // 1024:,} to {many // 1024:,} tokens",
+        "pictures": f"scaled to {_range(few, many)} pixels, {_range(few // 1024, many // 1024)} tokens",
         "KV cache per token": _bytes(facts["cache_bytes_per_token"]),
         "FLOPs per token": f"{_operations(facts['flops_per_token'])}, behind {context:,} tokens "
         f"{_operations(facts['flops_per_token_in_context'])}",
@@ -127,7 +127,8 @@ def _fits(here: dict[str, Any]) -> str:
     told = [", ".join(fitting) or "nothing", *here["refused"].values()]
     if others:
         told.insert(1, f"not {', '.join(others)}")
-    return f"{'; '.join(told)}. {_bytes(here['free_bytes'])} are free on {here['device']}"
+    free = f"{_bytes(here['free_bytes'])} are free on {here['device']}"
+    return f"{'; '.join(told)}. {free}; the cache gets {CACHE_SHARE:.0%} of what weights leave"
 
 
 def _facts(config: NeoConfig, dtype: torch.dtype, quantization: str | None = None) -> dict[str, Any]:
@@ -154,6 +155,10 @@ def _facts(config: NeoConfig, dtype: torch.dtype, quantization: str | None = Non
         "training_bytes": sizes.training_bytes(config),
         "here": _here(model, context, (dtype, quantization) if quantization else None),
     }
+
+
+def _range(least: int, most: int) -> str:
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def _bytes(count: int) -> str:
