@@ -40,4 +40,5 @@ clean:  ## forget the environment
 
 .venv/installed-dev: .venv/installed
 	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps lmms-eval  # what it needs of its requirements is in our extra lmms-eval
 	@touch $@

@@ -1,0 +1,90 @@
+"""The thirteen benchmarks of the paper: what they are called in either harness, and published scores of others.
+
+Both are data: `benchmarks.yaml` and `published.yaml`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from neo.suggestion import suggestion
+
+HARNESSES = ("lmms-eval", "vlmevalkit")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One of the thirteen."""
+
+    name: str
+    split: str
+    metric: str
+    prompt: str
+    """Behind the question in the published runs."""
+    lmms_eval: Mapping[str, Any]
+    """task, score, folder; `times` makes the score a per cent; `judge` where a language model marks answers."""
+    vlmevalkit: Mapping[str, Any]
+    """task; `judge` likewise."""
+
+    def task(self, harness: str) -> str:
+        """Its name in a harness."""
+        return self.lmms_eval["task"] if harness == "lmms-eval" else self.vlmevalkit["task"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """Published scores of one system, in per cent."""
+
+    name: str
+    size: str
+    """2B or 8B: with which NEO the paper compares it."""
+    base: str
+    """The language model that it was built from."""
+    kind: str
+    """native or modular."""
+    scores: Mapping[str, float]
+    """By the benchmark's name; those that were not published are missing."""
+    source: str
+
+
+@cache
+def benchmarks() -> dict[str, Benchmark]:
+    """All of them by name."""
+    return {name: Benchmark(name, **fields) for name, fields in _read("benchmarks.yaml").items()}
+
+
+@cache
+def published() -> list[Published]:
+    """All systems, as published."""
+    data = _read("published.yaml")
+    systems = []
+    for row in data["systems"]:
+        scores = dict(zip(data["columns"], row.pop("scores"), strict=True))
+        source = data["sources"][row.pop("source")]
+        systems.append(Published(**row, scores={k: v for k, v in scores.items() if v is not None}, source=source))
+    return systems
+
+
+def benchmark(name: str, harness: str) -> Benchmark | None:
+    """The benchmark of a name, its own or that of a harness's task; None where it is none of the thirteen."""
+    return next(
+        (one for one in benchmarks().values() if name.lower() in (one.name.lower(), one.task(harness).lower())), None
+    )
+
+
+def check_harness(harness: str) -> None:
+    """Refuse a harness that is not known.
+
+    Raises:
+        ValueError: the sentence names those that are.
+    """
+    if harness not in HARNESSES:
+        raise ValueError(f"--harness {harness!r} must be {' or '.join(HARNESSES)}{suggestion(harness, HARNESSES)}")
+
+
+def _read(name: str) -> Any:
+    return yaml.safe_load((Path(__file__).parent / name).read_text(encoding="utf-8"))
