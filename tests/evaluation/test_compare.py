@@ -33,6 +33,16 @@ def test_the_difference_and_what_changed(tmp_path: Path) -> None:
     assert back["metrics"]["accuracy"]["difference"] == pytest.approx(-3 / 12)
 
 
+def test_more_errors_are_worse(tmp_path: Path) -> None:
+    data = write_colors(tmp_path, 6)
+    for name, says in (("one", "pink"), ("other", "red and green")):
+        neo.evaluate(Parrot(lambda text, says=says: says, name), data, ["cer"], tmp_path / name)
+    found = compare(tmp_path / "one", tmp_path / "other")
+    worse = [row["second_score"] - row["first_score"] for row in found["changed"]]
+    assert worse == sorted(worse, reverse=True)
+    assert worse[0] > 0
+
+
 def test_a_model_against_itself(tmp_path: Path) -> None:
     one = evaluated(tmp_path, "one", 4)
     found = compare(one, one)

@@ -47,6 +47,12 @@ def test_numbers_by_family_and_over_all(tmp_path: Path) -> None:
     assert "| to the first token | 0.25 s | 0.25 s |" in said
 
 
+def test_measures_alone_come_with_accuracy(tmp_path: Path) -> None:
+    result = neo.evaluate(Parrot(knows(6)), write_colors(tmp_path), ["latency"], tmp_path / "out")
+    assert list(result.summary["metrics"]) == ["accuracy"]
+    assert "latency" in result.summary
+
+
 def test_both_names_are_one_function() -> None:
     assert neo.evaluate is neo.evaluate_model
 

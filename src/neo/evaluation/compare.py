@@ -54,7 +54,7 @@ def compare(first: str | Path, second: str | Path) -> dict[str, Any]:
         "second": other.summary["model"],
         "data": one.summary["data"],
         "metrics": metrics,
-        "changed": _changed(one, other, common[0]),
+        "changed": _changed(one, other, common[0], scored[common[0]].metric.lower_is_better),
     }
 
 
@@ -91,7 +91,9 @@ def _scored(result: Result) -> dict[str, Scored]:
     return score(result.rows, names)
 
 
-def _changed(one: Result, other: Result, metric: str) -> list[dict[str, Any]]:
+def _changed(one: Result, other: Result, metric: str, lower_is_better: bool) -> list[dict[str, Any]]:
+    sign = -1 if lower_is_better else 1
+
     def rows() -> Iterator[dict[str, Any]]:
         for row, then in zip(one.rows, other.rows, strict=True):
             before, after = row["scores"].get(metric), then["scores"].get(metric)
@@ -107,7 +109,7 @@ def _changed(one: Result, other: Result, metric: str) -> list[dict[str, Any]]:
                     "second_score": after,
                 }
 
-    return sorted(rows(), key=lambda row: row["second_score"] - row["first_score"])
+    return sorted(rows(), key=lambda row: sign * (row["second_score"] - row["first_score"]))
 
 
 def _cell(text: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from neo.data.tools.walk import Track, untracked
 from neo.evaluation.answerer import Answer, Answerer, load_answerer
 from neo.evaluation.cost import cost, read_prices
-from neo.evaluation.metrics import ACCURACY, check_names
+from neo.evaluation.metrics import ACCURACY, MEASURES, check_names
 from neo.evaluation.questions import DrawnQuestions, Question, Questions, open_questions
 from neo.evaluation.report import report
 from neo.evaluation.result import PREDICTIONS, REPORT, Result, read_result, write_text
@@ -53,7 +53,8 @@ def evaluate(
         model: "neo-demo", a published name, a hub id or a folder; what `neo.load_model` returned; or another model, see
             `neo.evaluation.answerer`.
         test_data: file, folder or list of records, or "synthetic"; see `neo.evaluation.questions`.
-        metrics: "accuracy" (each record's own), names of `neo.evaluation.metrics`, "latency" and "memory".
+        metrics: "accuracy" (each record's own), names of `neo.evaluation.metrics`, "latency" and "memory"; accuracy if
+            none is of the answers.
         output: folder for predictions, summary and reports; without one nothing is written.
         number: questions of each family at the most.
         image_root: what relative picture paths are relative to; the folder of their file by default.
@@ -72,6 +73,8 @@ def evaluate(
     """
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     check_names(names)
+    if not set(names) - set(MEASURES):
+        names = [ACCURACY, *names]
     for option, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{option}={value!r} must be a whole number of at least 1")
@@ -209,5 +212,6 @@ def _name(model: Any) -> str:
 
 def _saved(*folders: Any) -> list[int]:
     """When the models in folders were last written, so that answers of one that was trained on are not kept."""
-    there = [Path(folder) for folder in folders if isinstance(folder, str | Path) and Path(folder).is_dir()]
+    paths = [Path(str(folder).removeprefix("hf:")) for folder in folders if isinstance(folder, str | Path)]
+    there = [path for path in paths if path.is_dir()]
     return [max((file.stat().st_mtime_ns for file in folder.iterdir()), default=0) for folder in there]

@@ -52,8 +52,9 @@ def paired_difference(first: np.ndarray, second: np.ndarray, total: Total, seed:
 
 def percentile(values: np.ndarray, level: float, seed: int = 0) -> Estimate:
     """A percentile of some numbers, (n,), with its bootstrap interval."""
-    draws = np.random.default_rng(seed).integers(len(values), size=(SAMPLES, len(values)))
-    low, high = np.percentile(np.percentile(values[draws], level, axis=1), LEVELS)
+    chance, number = np.random.default_rng(seed), len(values)
+    found = [np.percentile(values[chance.integers(number, size=number)], level) for _ in range(SAMPLES)]
+    low, high = np.percentile(found, LEVELS)
     return Estimate(float(np.percentile(values, level)), float(low), float(high))
 
 
