@@ -240,6 +240,69 @@ def test_large_pictures_are_scaled_before_they_are_sent(page: Page, tmp_path: Pa
     assert picture_of(page, sent[0]) == (kind, 2048, 500)
 
 
+# --- where it looked ---
+
+
+def test_attention_of_a_word_is_drawn_over_the_picture(page: Page) -> None:
+    sent = bodies(page)
+    page.get_by_label("Choose pictures").set_input_files(IMAGES / "two_shapes.png")
+    for number, (question, side) in enumerate(
+        (("Which shape is on the left?", "left"), ("And on the right?", "right"))
+    ):
+        ask(page, question)
+        expect(answers(page)).to_have_count(number + 1)
+        complete(page)
+        page.get_by_role("button", name="Where did it look?").last.focus()
+        page.keyboard.press("Enter")
+        expect(answers(page).last.get_by_role("button").first).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.locator("canvas")).to_have_count(1)
+        expect(page.get_by_role("status")).to_contain_text("% of the attention of")
+        assert brighter_side(page) == side
+        assert sent[-1]["answer"] == answers(page).last.text_content()
+        assert covers(page)
+    answers(page).last.get_by_role("button").first.click()  # once more: taken away
+    expect(page.locator("canvas")).to_have_count(0)
+    assert [message["role"] for message in sent[-1]["messages"]] == ["user", "assistant", "user"]
+
+
+def brighter_side(page: Page) -> str:
+    """Where the drawn attention is, weighed."""
+    return page.locator("canvas").evaluate(
+        """one => {
+            const {data} = one.getContext("2d").getImageData(0, 0, one.width, one.height), sides = {left: 0, right: 0};
+            for (let i = 3; i < data.length; i += 4)
+                sides[((i - 3) / 4) % one.width < one.width / 2 ? "left" : "right"] += data[i];
+            return sides.left > sides.right ? "left" : "right";
+        }"""
+    )
+
+
+def covers(page: Page) -> bool:
+    """Whether what is drawn lies exactly over the picture."""
+    return page.locator("canvas").bounding_box() == page.locator("#conversation img").bounding_box()
+
+
+def test_words_are_counted_as_the_server_counts_them(page: Page) -> None:
+    said = "a 🙂 circle"
+    events = f"data: {json.dumps({'choices': [{'delta': {'content': said}}]})}\n\ndata: [DONE]\n\n"
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(body=events, content_type="text/event-stream"))
+    page.get_by_label("Choose pictures").set_input_files(IMAGES / "circle.png")
+    ask(page, "What?")
+    complete(page)
+    page.get_by_role("button", name="Where did it look?").click()
+    with page.expect_request("**/attention") as asked:
+        page.get_by_role("button", name="circle", exact=True).click()
+    assert (asked.value.post_data_json["start"], asked.value.post_data_json["stop"]) == (4, 10)
+    expect(page.locator("canvas")).to_have_count(1)
+
+
+def test_without_a_picture_there_is_nowhere_to_look(page: Page) -> None:
+    ask(page, "Hello")
+    complete(page)
+    expect(page.get_by_role("button", name="Where did it look?")).to_have_count(0)
+
+
 # --- what goes wrong ---
 
 

@@ -57,7 +57,7 @@ class Answering:
         model.grammars  # noqa: B018 - takes seconds for a large vocabulary: now rather than at the first request
         model.engine.start()
         self.token_text = TokenText(model.processor.tokenizer)
-        self._plain = PlainText(model.processor.tokenizer)
+        self.plain = PlainText(model.processor.tokenizer)
         self.metrics.watch(model, self.settings.name)
         self.model = model
 
@@ -85,14 +85,22 @@ class Answering:
 
     async def chat(self, visit: Visit, request: ChatRequest) -> list[Generation]:
         """The `n` answers of a chat request, under way."""
-        self._check_model(request.model)
-        images = [part for message in request.messages for part in message.parts() if isinstance(part, ImagePart)]
-        with self._counting():
-            self.check_sizes(len(images), sum(len(text) for text in _texts(request.messages)))
-        if any(isinstance(part, ImagePart) for one in request.messages if one.role != "user" for part in one.parts()):
-            raise ApiError(400, "only a user's message can have pictures", param="messages")
-        urls = [part.image_url.url for part in images]
+        urls = self.urls(request.model, request.messages)
         return await self.ask(visit, request.messages, urls, request.options(), request.n or 1)
+
+    def urls(self, model: str, messages: list[Message]) -> list[str]:
+        """The addresses of pictures in messages, which are checked.
+
+        Raises:
+            ApiError: another model is meant, or the messages are too large, or have pictures where none can be.
+        """
+        self._check_model(model)
+        images = [part for message in messages for part in message.parts() if isinstance(part, ImagePart)]
+        with self._counting():
+            self.check_sizes(len(images), sum(len(text) for text in _texts(messages)))
+        if any(isinstance(part, ImagePart) for one in messages if one.role != "user" for part in one.parts()):
+            raise ApiError(400, "only a user's message can have pictures", param="messages")
+        return [part.image_url.url for part in images]
 
     async def ask(
         self,
@@ -105,18 +113,34 @@ class Answering:
         """Answers to messages whose pictures are given as addresses or files, in order.
 
         Raises:
+            ApiError: as `with_turns`.
+        """
+        return await self.with_turns(
+            visit, messages, pictures, lambda turns: self._submit(visit, self.ready().request(turns, **options), n)
+        )
+
+    async def with_turns(
+        self,
+        visit: Visit,
+        messages: list[Message],
+        pictures: Sequence[str | bytes],
+        use: Callable[[list[dict[str, Any]]], T],
+    ) -> T:
+        """What `use`, in a thread, makes of messages with their pictures opened.
+
+        Raises:
             ApiError: what was asked makes no sense, a picture is refused, or there is no time left.
         """
         with self._in_time(), self._counting():
             async with asyncio.timeout(visit.seconds_left):
                 fetched = await asyncio.gather(*(self._fetched(one, number) for number, one in enumerate(pictures, 1)))
 
-                def prepare() -> list[Generation]:
+                def prepare() -> T:
                     files = [_file(one, number) for number, one in enumerate(fetched, 1)]
                     opened = iter(open_all(files, self.settings.max_image_pixels))
                     turns = [_turn(message, opened) for message in messages]
                     visit.facts["images"] = len(files)
-                    return self._submit(visit, self.ready().request(turns, **options), n)
+                    return use(turns)
 
                 return await self._in_thread(visit, prepare)
 
@@ -157,7 +181,7 @@ class Answering:
         return await self.fetcher.fetch(picture, f"picture {number}")
 
     def _prompt(self, text: str) -> Encoded:
-        ids = torch.tensor(self._plain.ids(text))
+        ids = torch.tensor(self.plain.ids(text))
         if not len(ids):
             raise ValueError("the prompt is empty")
         return Encoded(ids, ids, torch.empty(0, 768), torch.empty(0, 2, dtype=torch.int64))

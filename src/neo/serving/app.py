@@ -12,10 +12,13 @@ from starlette.responses import Response
 from neo.serving import chat, playground, text
 from neo.serving.admission import Queue
 from neo.serving.answering import Answering
+from neo.serving.attention import look
 from neo.serving.door import Door
 from neo.serving.errors import ApiError, add_handlers
 from neo.serving.protocol import (
     Analysis,
+    Attention,
+    AttentionRequest,
     ChatCompletion,
     ChatRequest,
     Completion,
@@ -115,6 +118,11 @@ def _add_answers(app: FastAPI, answering: Answering) -> None:
         generations = await answering.ask(visit, [Message(role="user", content=asked)], [file], {})
         await answering.wait(visit, generations)
         return Analysis(answer=generations[0].completion().text)
+
+    @app.post("/attention", response_model=Attention, responses=REFUSALS)
+    async def attention(body: AttentionRequest, visit: Visiting) -> Attention:
+        """Where the model looked in the pictures as it said a word of its answer."""
+        return await look(answering, visit, body)
 
 
 def _add_facts(app: FastAPI, answering: Answering) -> None:

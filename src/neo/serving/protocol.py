@@ -216,7 +216,41 @@ class CompletionRequest(Sampled):
         return options
 
 
+class AttentionRequest(BaseModel):
+    """POST /attention: where the model looked as it said a word of an answer that it gave."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    messages: list[Message] = Field(min_length=1, description="Those that were answered.")
+    answer: str = Field(min_length=1, description="The answer to them, as it was given.")
+    start: int = Field(ge=0, description="Where the word begins in it, in characters.")
+    stop: int = Field(ge=1, description="Where it ends.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "AttentionRequest":
+        if self.messages[-1].role != "user":
+            raise ValueError("the last message must be the user's, whose answer is given beside it")
+        if not self.start < self.stop <= len(self.answer):
+            raise ValueError(f"start and stop must lie in this order in the answer's {len(self.answer)} characters")
+        return self
+
+
 # --- answers ---
+
+
+class PictureAttention(BaseModel):
+    """Of one picture's tokens, row by row: the share of attention that went to each."""
+
+    rows: int
+    columns: int
+    shares: list[float]
+
+
+class Attention(BaseModel):
+    """Over the pictures of a conversation, in order. All shares together are below 1: the rest went to words."""
+
+    pictures: list[PictureAttention]
 
 
 class PromptDetails(BaseModel):

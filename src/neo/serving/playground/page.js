@@ -1,7 +1,8 @@
 // The page: what the reader does, and what follows from it.
 
+import { offerLook } from "./attention.js";
 import { readPicture } from "./pictures.js";
-import { address, answer, modelName } from "./server.js";
+import { address, answer, attention, modelName } from "./server.js";
 import { asCurl, asPython } from "./snippets.js";
 import { addTurn, find, showBusy, showError, showPictures, showStatus } from "./view.js";
 
@@ -101,6 +102,10 @@ function turnOf(text, shown) {
   return { role: "user", content: [...parts, { type: "text", text }] };
 }
 
+function isPictured({ content }) {
+  return Array.isArray(content) && content.some(({ type }) => type === "image_url");
+}
+
 /** Where a number is none, or out of its range, say so and lead there. */
 function settingsAreRight() {
   const wrong = find("settings").querySelector("input:invalid");
@@ -140,6 +145,10 @@ async function ask() {
   const said = answered.said.textContent;
   if (said || ended === COMPLETE) {
     messages.push(question, { role: "assistant", content: said });
+    if (said && messages.some(isPictured)) {
+      const sent = lastRequest;
+      offerLook(answered, (start, stop) => attention(sent, said, start, stop, find("key").value), tell);
+    }
   } else {
     // Nothing came: the question goes back to where it can be changed and asked again.
     asked.turn.remove();

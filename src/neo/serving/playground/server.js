@@ -10,6 +10,16 @@ export async function modelName(key) {
   return (await response.json()).data[0].id;
 }
 
+/** Where the model looked as it said a word of an answer, from `start` to `stop`: the shares of each picture. */
+export async function attention({ model, messages }, answer, start, stop, key) {
+  const response = await reached(new URL("attention", document.baseURI).href, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", ...headers(key) },
+    body: JSON.stringify({ model, messages, answer, start, stop }),
+  });
+  return response.json();
+}
+
 /** The pieces of an answer, one after the other; throws the server's own sentence where it refuses. */
 export async function* answer(body, key, signal) {
   const response = await reached(address + "chat/completions", {

@@ -13,7 +13,7 @@ export function addTurn(role, text, pictures = []) {
   const said = element("p", { textContent: text });
   const turn = element("article", { className: role }, [
     element("h2", { textContent: role === "user" ? "You" : "NEO" }),
-    ...pictures.map(({ name, url }) => element("img", { src: url, alt: name })),
+    ...pictures.map(({ name, url }) => element("div", { className: "picture" }, [element("img", { src: url, alt: name })])),
     said,
   ]);
   find("conversation").append(turn);
