@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import ImageFile
 
 from neo.cli import main
 from neo.model.config import NeoConfig
@@ -13,6 +14,12 @@ from neo.model.neo import NeoForConditionalGeneration
 
 Part = int | tuple[int, int]
 """So many words, or a picture of so many rows and columns of patches."""
+
+
+@pytest.fixture(autouse=True)
+def cut_off_pictures_are_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Pillow has it; importing lmms-eval changes it for the whole process."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", False)
 
 
 @pytest.fixture(scope="session")

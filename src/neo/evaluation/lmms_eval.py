@@ -2,6 +2,8 @@
 
 lmms-eval finds the model by the entry point `neo` of the group `lmms_eval.models` (pyproject.toml), so that its own
 command runs it, too: `lmms-eval --model neo --model_args pretrained=NEO-2B-SFT --tasks docvqa_val`.
+
+Importing lmms-eval lets cut-off pictures pass as whole ones in the whole process (`PIL.ImageFile`), as its tasks want.
 """
 
 import re
