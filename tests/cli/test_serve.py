@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from neo.cli import main
-from neo.serving import logs, run
+from neo.serving import logs, replicas, run
 from neo.serving.settings import Settings
 
 
@@ -73,6 +73,7 @@ def test_without_options_it_is_safe(started: list[tuple]) -> None:
         (["--model", "neo-dmeo"], "neo-dmeo"),
         (["--api-key-file", "/nowhere/keys"], "cannot be read"),
         (["--max-batch", "0"], "max-batch"),
+        (["--replicas", "0"], "--replicas 0 must be at least 1"),
         (["--max-waiting", "-1"], "max_waiting"),
         (["--port", "many"], "port"),
     ],
@@ -91,3 +92,16 @@ def test_a_port_that_is_taken(refuse: Callable[..., str], monkeypatch: pytest.Mo
 def test_a_missing_extra_is_named(refuse: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "neo.serving.run", None)
     assert "neo-vlm[serve]" in refuse("serve")
+
+
+def test_replicas_are_run_on_ray(started: list[tuple], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "run_replicas", run.run)
+    assert main(["serve", "--replicas", "2", "--max-batch", "4", "--device", "cpu"]) == 0
+    [(_, settings, *rest)] = started
+    assert (settings, rest) == (Settings(), ["127.0.0.1", 8000, 4, 2, 0])
+
+
+def test_ray_missing_is_told(refuse: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "to_stderr", lambda: None)
+    monkeypatch.setitem(sys.modules, "neo.serving.replicas", None)
+    assert "neo-vlm[serve,scale]" in refuse("serve", "--replicas", "2")

@@ -1,11 +1,17 @@
 """`neo serve`."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
 from neo.cli.console import make_parser
 from neo.cli.model import add_engine_options, add_load_options, load_with_engine
+
+if TYPE_CHECKING:
+    from neo.inference.chat import ChatModel
+    from neo.serving.settings import Settings
 
 
 def serve_parser() -> ArgumentParser:
@@ -20,6 +26,7 @@ def serve_parser() -> ArgumentParser:
     add_engine_options(parser)
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine's")
+    add("--replicas", type=int, default=1, help="more than one: so many processes with a model each, on Ray Serve")
     add("--port", type=int, default=8000, help="0 takes a free one, which the log names")
     add("--served-model-name", metavar="NAME", help="what requests call the model; by default --model's last part")
     add("--max-waiting", type=int, default=64, help="answers that may wait; further requests get 429")
@@ -63,13 +70,30 @@ def serve(options: Namespace) -> int:
         media_redirects=options.media_redirects,
         origins=_listed(options.allow_origin),
     )
-    if options.max_batch < 1:
-        raise ValueError(f"--max-batch {options.max_batch} must be at least 1")
+    for name in ("max_batch", "replicas"):
+        if options[name] < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {options[name]} must be at least 1")
 
     if not options.download:
         names.resolve(options.model, download=False)  # a slip of the name is told before anything is listened on
     logs.to_stderr()
-    return run(partial(load_with_engine, options), settings, options.host, options.port, options.max_batch)
+    load = partial(load_with_engine, options)
+    if options.replicas > 1:
+        return _run_replicas(load, settings, options)
+    return run(load, settings, options.host, options.port, options.max_batch)
+
+
+def _run_replicas(load: "Callable[[], ChatModel]", settings: "Settings", options: Namespace) -> int:
+    from neo.inference.cluster import gpus_of
+
+    try:
+        from neo.serving.replicas import run_replicas
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"--replicas needs {error.name}: install the extra with pip install 'neo-vlm[serve,scale]'"
+        ) from error
+    gpus = gpus_of(options.device)
+    return run_replicas(load, settings, options.host, options.port, options.max_batch, options.replicas, gpus)
 
 
 def _listed(words: str | None) -> tuple[str, ...]:

@@ -5,25 +5,22 @@ names. A worker that dies is replaced, and its records are answered by another.
 """
 
 import json
-import logging
-import os
 from collections.abc import Callable, Iterator
 from math import ceil
 from typing import Any
 
-import torch
-
 from neo.inference.batch import Task, answer
 from neo.inference.chat import ChatModel
+from neo.inference.cluster import start_ray
 
 BATCHES_AT_ONCE = 8
 """Records that a worker takes at once, as a multiple of those that its engine answers at the same time."""
 
 
 def answer_on_ray(
-    load: Callable[[], ChatModel], task: Task, records: range, workers: int, max_batch: int
+    load: Callable[[], ChatModel], task: Task, records: range, workers: int, max_batch: int, gpus: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """As `neo.inference.batch.answer`, by so many workers, each on a GPU of its own where there are GPUs.
+    """As `neo.inference.batch.answer`, by so many workers.
 
     Args:
         load: makes a worker's model.
@@ -31,15 +28,14 @@ def answer_on_ray(
         records: numbers of records.
         workers: how many.
         max_batch: records that one of them answers at the same time.
+        gpus: that one of them takes.
 
     Raises:
         ValueError: Ray is missing, or a worker cannot load its model.
     """
-    try:
-        import ray.data
-    except ImportError as error:
-        raise ValueError("several workers need Ray: pip install 'neo-vlm[scale]'") from error
-    start_ray(workers)
+    start_ray(workers + 1)  # one more reads
+    import ray.data
+
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
@@ -49,7 +45,7 @@ def answer_on_ray(
         fn_constructor_args=(load, task, records.start),
         batch_size=None,
         concurrency=min(workers, blocks),
-        num_gpus=int(torch.cuda.is_available()),
+        num_gpus=gpus,
     )
     for row in answered.iter_rows():
         content = json.loads(row["row"])
@@ -77,17 +73,3 @@ class Worker:
             return {"row": [json.dumps({"problem": self.problem})]}
         records = [self.first + int(number) for number in batch["id"]]
         return {"row": [json.dumps(row) for row in answer(self.model, self.task, records)]}
-
-
-def start_ray(workers: int) -> None:
-    """Join the cluster that RAY_ADDRESS names, or start one on this machine, for this process alone.
-
-    Nothing is reported to anybody.
-    """
-    import ray
-
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    if ray.is_initialized():
-        return
-    own: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": 1 + max(workers, os.cpu_count() or 1)}
-    ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR, **own)

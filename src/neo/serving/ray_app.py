@@ -1,0 +1,254 @@
+"""Several replicas of the server on Ray Serve: `neo serve --replicas N`, or `serve deploy` with a file of Ray's own.
+
+A `Front` takes every request and hands it to one of the `Replica`s, each a whole server (`app.py`) with an engine of
+its own. The beginning of a conversation decides which: its next turn comes to the same replica and finds there what
+was computed before. Ray Serve's consistent hashing chooses, moves few conversations when replicas come or go, and
+looks for another one where the first is full. A request whose replica dies goes to another, unless a part of its
+answer has been sent already.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import fields
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
+from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve.config import RequestRouterConfig
+from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError
+from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
+from ray.serve.handle import DeploymentHandle
+
+from neo.serving.admission import ApiKeys
+from neo.serving.errors import ApiError, unavailable
+from neo.serving.metrics_text import merged
+from neo.serving.settings import Settings
+from neo.suggestion import suggestion
+
+if TYPE_CHECKING:
+    from neo.inference.chat import ChatModel
+
+logger = logging.getLogger("ray.serve")
+
+TRIES = 3
+"""How often a request is handed to a replica, in all."""
+LOST = (RayActorError, ReplicaUnavailableError)
+"""What is raised where a replica has died."""
+OTHER_SECONDS = 10
+"""How long a request that asks for no answer waits for a replica, such as one for /health."""
+SERVED_BY = b"x-served-by"
+"""Header that names the replica."""
+SCOPE = ("type", "method", "path", "raw_path", "query_string", "headers", "client", "scheme", "http_version")
+"""What a replica is told of a request, besides its body."""
+
+
+@serve.deployment(
+    max_queued_requests=64,
+    health_check_period_s=5,
+    request_router_config=RequestRouterConfig(request_router_class=ConsistentHashRouter),  # type: ignore[arg-type]
+)
+class Replica:
+    """One engine and its server. Ray asks for its health and puts another in its place where that is lost."""
+
+    def __init__(self, load: "Callable[[], ChatModel]", settings: Settings, max_batch: int) -> None:
+        from neo.serving import logs
+        from neo.serving.admission import Queue
+        from neo.serving.answering import Answering
+        from neo.serving.app import create_app
+        from neo.serving.metrics import Metrics
+
+        logs.to_stderr()
+        self.answering = Answering(settings, Metrics())
+        self.answering.use(load())
+        self.app = create_app(self.answering, Queue(max_batch, settings.max_waiting))
+        self.name = serve.get_replica_context().replica_id.unique_id
+
+    async def ask(self, scope: dict[str, Any], body: bytes) -> AsyncIterator[dict[str, Any]]:
+        """What the server says to a request, as ASGI's messages."""
+        said: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        asked = [{"type": "http.request", "body": body}]
+
+        async def receive() -> Any:
+            return asked.pop() if asked else await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            said.put_nowait(message)
+
+        answering = asyncio.create_task(self.app({**scope, "asgi": {"version": "3.0"}}, receive, send))
+        answering.add_done_callback(lambda _: said.put_nowait(None))
+        try:
+            while (message := await said.get()) is not None:
+                if message["type"] == "http.response.start":
+                    message["headers"] = [*message["headers"], (SERVED_BY, self.name.encode())]
+                yield message
+            await answering
+        finally:
+            answering.cancel()  # where whoever asked has gone: the server then cancels what is under way
+
+    def metrics(self) -> tuple[str, str]:
+        """Its name and its metrics, for Prometheus."""
+        return self.name, self.answering.metrics.text().decode()
+
+    def check_health(self) -> None:
+        """Called by Ray.
+
+        Raises:
+            ApiError: the engine has died.
+        """
+        self.answering.ready()
+
+    def __del__(self) -> None:
+        if hasattr(self, "answering"):
+            self.answering.close()
+
+
+@serve.deployment(max_ongoing_requests=4096)
+class Front:
+    """Hands requests on."""
+
+    def __init__(self, replicas: DeploymentHandle, settings: Settings) -> None:
+        self.replicas, self.settings, self.keys = replicas, settings, ApiKeys(settings.api_keys)
+
+    async def __call__(self, request: Request) -> Response:
+        try:
+            if request.url.path == "/metrics":
+                self.keys.name(request.headers.get("authorization", ""))
+                return await self._metrics()
+            if request.method == "POST":  # before its body is read; a replica looks at all of it again
+                self.keys.name(request.headers.get("authorization", ""))
+            body = await self._body(request)
+            return await self._answered(request, body)
+        except ApiError as error:
+            return error.response()
+
+    async def _body(self, request: Request) -> bytes:
+        most, body = self.settings.max_body_bytes, bytearray()
+        try:
+            async with asyncio.timeout(self.settings.request_timeout):
+                async for piece in request.stream():
+                    body += piece
+                    if len(body) > most:
+                        raise ApiError(413, f"the body has more than {most} bytes", headers={"Connection": "close"})
+        except TimeoutError:
+            raise ApiError(408, "the body of the request did not come in time") from None
+        return bytes(body)
+
+    async def _answered(self, request: Request, body: bytes) -> Response:
+        """The answer of a replica; of another one where it dies before it has said anything."""
+        scope = {name: request.scope[name] for name in SCOPE if name in request.scope}
+        ask = self.replicas.options(method_name="ask", stream=True, session_id=beginning(body))
+        for left in reversed(range(TRIES)):
+            messages: Any = ask.remote(scope, body)
+            start = None
+            try:
+                async with asyncio.timeout(self.settings.request_timeout if body else OTHER_SECONDS):
+                    start, first = await anext(messages), await anext(messages)
+            except BackPressureError:
+                message, headers = "the server is busy; try again later", {"Retry-After": "1"}
+                raise ApiError(429, message, code="queue_full", headers=headers) from None
+            except LOST as lost:
+                logger.warning("a replica is lost; %d more tries: %s", left, lost)
+                continue
+            except TimeoutError:
+                break
+            finally:
+                if start is None:
+                    messages.cancel()
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in start["headers"]}
+            headers.pop("x-request-id", None)  # Ray adds it again
+            if not first.get("more_body"):
+                return Response(first.get("body", b""), start["status"], headers)
+            return StreamingResponse(_rest(messages, first), start["status"], headers)
+        raise unavailable("no replica could answer; ask again later")
+
+    async def _metrics(self) -> Response:
+        told = await self.replicas.broadcast("metrics").results_async(timeout_s=5, return_exceptions=True)
+        texts: dict[str, str] = dict(one for one in told if isinstance(one, tuple))
+        return Response(merged(texts), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _rest(messages: Any, first: dict[str, Any]) -> AsyncIterator[bytes]:
+    """The pieces of a body; the last is an error where its replica dies."""
+    try:
+        yield first["body"]
+        async for message in messages:
+            yield message.get("body", b"")
+    except LOST:
+        error = unavailable("the server has lost this answer; ask again")
+        yield f"data: {json.dumps(error.body())}\n\ndata: [DONE]\n\n".encode()
+    finally:
+        messages.cancel()
+
+
+def beginning(body: bytes) -> str:
+    """What stands for a conversation, the same in all its turns: the messages up to its first question, hashed.
+
+    Of a completion it is the prompt's first 256 characters. Nothing, which means any replica, for all else.
+    """
+    try:
+        request = json.loads(body)
+        if "messages" in request:
+            roles = [message["role"] for message in request["messages"]]
+            asked = request["messages"][: roles.index("user") + 1]
+        else:
+            asked = request["prompt"][:256] if isinstance(request["prompt"], str) else request["prompt"]
+    except (ValueError, TypeError, KeyError):  # a replica says what is wrong with it
+        return ""
+    return hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).hexdigest()
+
+
+def application(
+    load: "Callable[[], ChatModel]", settings: Settings, max_batch: int, gpus: float, replicas: int | None = None
+) -> serve.Application:
+    """What Ray Serve runs.
+
+    Args:
+        load: makes a replica's model with its engine.
+        settings: of every replica; `rate_limit` counts in each for itself.
+        max_batch: answers that a replica makes at the same time.
+        gpus: that a replica takes.
+        replicas: how many; unless given as Ray's own configuration says.
+    """
+    # A replica has its next answers waiting for it; the rest waits here, so that it can still go elsewhere.
+    options: dict[str, Any] = {"max_ongoing_requests": 2 * max_batch, "max_queued_requests": settings.max_waiting or 1}
+    options["ray_actor_options"] = {"num_cpus": 1, "num_gpus": gpus}
+    if replicas is not None:
+        options["num_replicas"] = replicas
+    return Front.bind(Replica.options(**options).bind(load, settings, max_batch), settings)  # type: ignore[attr-defined]
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """The application for `serve run` and `serve deploy`: import path neo.serving.ray_app:build.
+
+    Args:
+        args: `model`, `dtype`, `device`, `adapter`, `quantization`, `download` as of `neo.load_model`, `max_batch` and
+            `cache_memory` of its engine, `gpus` of a replica, and the fields of `Settings`.
+
+    Raises:
+        ValueError: there is no such one of them.
+    """
+    args = dict(args)
+    names = ("dtype", "device", "adapter", "quantization", "download")
+    options = {name: args.pop(name) for name in names if name in args}
+    model, max_batch, memory = args.pop("model", "neo-demo"), args.pop("max_batch", 16), args.pop("cache_memory", None)
+    gpus = args.pop("gpus", 0)
+    known = [field.name for field in fields(Settings)]
+    for name in args.keys() - set(known):
+        raise ValueError(f"args of neo.serving.ray_app has {name!r}{suggestion(name, known)}")
+    settings = Settings(**{"name": model.rstrip("/").rpartition("/")[2], **args})
+    return application(partial(_load, model, options, memory, max_batch), settings, max_batch, gpus)
+
+
+def _load(name: str, options: dict[str, Any], cache_memory: int | None, max_batch: int) -> "ChatModel":
+    from neo.inference.engine import Engine
+    from neo.inference.loading import load_model
+
+    model = load_model(name, **options)
+    model.engine = Engine(model.model, model.processor, cache_memory=cache_memory, max_batch=max_batch)
+    return model

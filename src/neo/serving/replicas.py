@@ -1,0 +1,54 @@
+"""`neo serve --replicas N`: Ray Serve until a signal comes."""
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+
+from ray import serve
+
+from neo.inference.chat import ChatModel
+from neo.inference.cluster import start_ray
+from neo.serving.ray_app import application
+from neo.serving.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def run_replicas(
+    load: Callable[[], ChatModel],
+    settings: Settings,
+    host: str,
+    port: int,
+    max_batch: int,
+    replicas: int,
+    gpus: int,
+) -> int:
+    """Serve on this machine, or on the cluster that RAY_ADDRESS names; returns the exit code.
+
+    Args:
+        load: makes a replica's model with its engine.
+        settings: of every replica.
+        host, port: to listen on.
+        max_batch: answers that a replica makes at the same time.
+        replicas: how many.
+        gpus: that one of them takes.
+
+    Raises:
+        ValueError: Ray is missing, or the replicas cannot be started.
+    """
+    start_ray(replicas + 2)
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, lambda *_: sys.exit())  # Ray has set its own
+    try:
+        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+        serve.run(application(load, settings, max_batch, gpus, replicas), name="neo")
+        logger.info("ready", extra={"fields": {"model": settings.name, "replicas": replicas}})
+        while True:
+            signal.pause()
+    except SystemExit:
+        return 0
+    except RuntimeError as error:
+        raise ValueError(f"the replicas could not be started ({error})") from error
+    finally:
+        serve.shutdown()  # replicas finish what they are at

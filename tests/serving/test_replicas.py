@@ -1,0 +1,196 @@
+"""Two replicas on this machine, started as an operator would; and the parts of the front that need no Ray."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from serving_tools import about, data_url, until
+from tiny_checkpoint import make_checkpoint
+
+from neo.serving.metrics_text import merged
+from neo.serving.ray_app import Front, application, beginning, build
+from neo.serving.settings import Settings
+
+KEY = "0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx2.Client, subprocess.Popen]]:
+    """A client of two replicas of a tiny model, and the process that runs them."""
+    folder = tmp_path_factory.mktemp("replicas")
+    (folder / "keys").write_text(KEY)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = ["serve", "--replicas", "2", "--model", str(make_checkpoint(folder / "tiny")), "--port", str(port)]
+    words += ["--device", "cpu", "--cache-memory", str(2**26), "--api-key-file", str(folder / "keys")]
+    words += ["--max-body-bytes", "100000"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen([sys.executable, "-m", "neo", *words], stderr=log, stdout=log)
+    headers = {"Authorization": f"Bearer {KEY}"}
+    try:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=300, headers=headers) as http:
+            until(lambda: process.poll() is not None or _healthy(http), 500)
+            assert process.poll() is None, (folder / "log").read_text()
+            yield http, process
+    finally:
+        process.terminate()
+        process.wait(120)
+
+
+def _healthy(http: httpx2.Client) -> bool:
+    try:
+        return http.get("/health").status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+def ask(http: httpx2.Client, messages: list[dict], **options: object) -> httpx2.Response:
+    return http.post("/v1/chat/completions", json={"model": "tiny", "messages": messages, "max_tokens": 4, **options})
+
+
+def by(answer: httpx2.Response) -> str:
+    """The replica that answered."""
+    assert answer.status_code == 200, answer.text
+    return answer.headers["x-served-by"]
+
+
+def process_of(replica: str) -> psutil.Process:
+    """That of a replica, which has its log open."""
+    for process in psutil.process_iter():
+        try:
+            if any(f"Replica_{replica}.log" in file.path for file in process.open_files()):
+                return process
+        except psutil.Error:
+            continue
+    raise AssertionError(f"there is no process of {replica}")
+
+
+@pytest.mark.slow
+def test_two_replicas(operated: tuple[httpx2.Client, subprocess.Popen]) -> None:
+    http, server = operated
+    _a_conversation_finds_its_prefix(http)
+    _what_a_single_server_does(http)
+    _a_killed_replica_loses_nothing(http)
+    families = psutil.Process(server.pid).children(recursive=True)
+    server.terminate()
+    assert server.wait(120) == 0
+    _, alive = psutil.wait_procs(families, timeout=60)
+    assert not alive
+
+
+def _a_conversation_finds_its_prefix(http: httpx2.Client) -> None:
+    replicas = set()
+    for number in range(6):
+        asked = [{"role": "user", "content": f"Question {number} is about a circle, a square and a star."}]
+        first = ask(http, asked)
+        said = first.json()["choices"][0]["message"]["content"]
+        asked += [{"role": "assistant", "content": said}, {"role": "user", "content": "And then?"}]
+        second = ask(http, asked)
+        assert by(first) == by(second)
+        cached = second.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
+        assert cached >= first.json()["usage"]["prompt_tokens"] - 1
+        replicas.add(by(first))
+    assert len(replicas) == 2
+    served = {
+        sample.labels["replica"]
+        for family in text_string_to_metric_families(http.get("/metrics").text)
+        for sample in family.samples
+        if sample.name == "neo_requests_total"
+    }
+    assert served == replicas
+
+
+def _what_a_single_server_does(http: httpx2.Client) -> None:
+    question = [{"role": "user", "content": "Hello"}]
+    events = ask(http, question, stream=True).text.split("\n\n")
+    assert events[-2:] == ["data: [DONE]", ""]
+    said = "".join(json.loads(one[6:])["choices"][0]["delta"].get("content", "") for one in events[:-2])
+    assert said == ask(http, question).json()["choices"][0]["message"]["content"]
+    picture = data_url(Path("examples/images/circle.png").read_bytes())
+    assert ask(http, about(picture, "What?")).status_code == 200
+    refused = {
+        401: http.post("/v1/chat/completions", json={}, headers={"Authorization": "Bearer no"}),
+        404: http.get("/nothing"),
+        413: http.post("/v1/chat/completions", content=b" " * 100_001),
+        400: ask(http, []),
+    }
+    for status, answer in refused.items():
+        assert (answer.status_code, "error" in answer.json()) == (status, True)
+    assert http.get("/metrics", headers={"Authorization": "none"}).status_code == 401
+    assert "<html" in http.get("/", headers={"Authorization": "none"}).text
+    assert answer.headers.get_list("x-request-id") != []
+
+
+def _a_killed_replica_loses_nothing(http: httpx2.Client) -> None:
+    question = [{"role": "user", "content": "Tell a long story."}]
+    whole = ask(http, question, max_tokens=400)
+    again: list[httpx2.Response] = []
+    asking = threading.Thread(target=lambda: again.append(ask(http, question, max_tokens=400)))
+    replica = process_of(by(whole))
+    running = 'neo_requests_running{replica="' + by(whole) + '"} 1.0'
+    asking.start()
+    until(lambda: running in http.get("/metrics").text)
+    os.kill(replica.pid, signal.SIGKILL)
+    asking.join()
+    assert by(again[0]) != by(whole)
+    assert again[0].json()["choices"] == whole.json()["choices"]
+    until(lambda: _replicas(http) == 2, 300)  # Ray has put another in its place
+
+
+def _replicas(http: httpx2.Client) -> int:
+    return http.get("/metrics").text.count("neo_engine_up{")
+
+
+def body(**request: object) -> bytes:
+    return json.dumps(request).encode()
+
+
+def test_the_beginning_is_that_of_all_turns() -> None:
+    system, first = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "One?"}
+    answer, second = {"role": "assistant", "content": "1"}, {"role": "user", "content": "Two?"}
+    turns = [beginning(body(model="m", messages=[system, first, *more])) for more in ([], [answer, second])]
+    assert turns[0] == turns[1] != beginning(body(messages=[system, second]))
+    assert beginning(body(prompt="x" * 300)) == beginning(body(prompt="x" * 256))
+    for nothing in (
+        b"",
+        b"--form",
+        b"[]",
+        b"3",
+        body(messages=[]),
+        body(messages=[answer]),
+        body(messages=[3]),
+        body(),
+    ):
+        assert beginning(nothing) == ""
+
+
+def test_metrics_of_replicas_keep_their_values_and_names() -> None:
+    text = '# HELP neo_x_total X.\n# TYPE neo_x_total counter\nneo_x_total{{a="b"}} {}\n'
+    told = merged({"one": text.format(1.0), "two": text.format(2.0)}).decode()
+    assert told.count("# TYPE neo_x_total counter") == 1
+    assert 'neo_x_total{a="b",replica="one"} 1.0' in told
+    assert 'neo_x_total{a="b",replica="two"} 2.0' in told
+
+
+def test_an_application_by_ray_s_own_configuration() -> None:
+    front = build(
+        {"model": "neo-demo", "dtype": "bf16", "max_batch": 4, "gpus": 0.5, "max_waiting": 3, "rate_limit": 7}
+    )
+    replica = front._bound_deployment.init_args[0]._bound_deployment
+    assert front._bound_deployment.init_args[1] == Settings(name="neo-demo", max_waiting=3, rate_limit=7)
+    assert (replica.ray_actor_options["num_gpus"], replica.max_ongoing_requests) == (0.5, 8)
+    assert front._bound_deployment.func_or_class.__name__ == Front.func_or_class.__name__
+    with pytest.raises(ValueError, match=r"max_wating.*did you mean max_waiting"):
+        build({"max_wating": 3})
+    fixed = application(lambda: None, Settings(), 2, 0, replicas=3)
+    assert fixed._bound_deployment.init_args[0]._bound_deployment.num_replicas == 3
