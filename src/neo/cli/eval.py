@@ -6,6 +6,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from neo.cli.benchmark import add_benchmark_options, run_benchmarks, show_table
 from neo.cli.console import make_parser, quiet_transformers, say, track
 from neo.cli.model import add_load_options
 
@@ -18,7 +19,9 @@ def eval_parser() -> ArgumentParser:
         "  neo eval --data test.jsonl --metrics accuracy,latency,memory --output out\n"
         "  neo eval --model NEO-2B-SFT --data synthetic --number 50\n"
         "  neo eval --compare out/before out/after\n"
-        "  neo eval --cost prices.yaml --bench bench.json --output cost",
+        "  neo eval --cost prices.yaml --bench bench.json --output cost\n"
+        "  neo eval --benchmark DocVQA,ChartQA --harness lmms-eval --model NEO-2B-SFT --output results\n"
+        "  neo eval --table results",
         "[options]",
     )
     add_load_options(parser)
@@ -38,11 +41,16 @@ def eval_parser() -> ArgumentParser:
     add("--cost", metavar="FILE", help="prices, as examples/prices.yaml: what 1 000 questions cost")
     add("--bench", metavar="FILE", help="with --cost: what neo bench --json printed, for the page of costs")
     add("--json", action="store_true", help="one JSON object")
+    add_benchmark_options(parser)
     return parser
 
 
 def evaluate(options: Namespace) -> int:
     """`neo eval`"""
+    if options.table:
+        return show_table(options)
+    if options.benchmark:
+        return run_benchmarks(options)
     if options.compare:
         return _compare(options)
     if options.bench:

@@ -118,7 +118,9 @@ class BenchmarkModel:
     ) -> None:
         if style not in (*STYLES, "auto"):
             raise ValueError(f"style={style!r} must be auto, {' or '.join(STYLES)}")
-        for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
+        numbers = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+        numbers |= {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
+        for name, value in numbers.items():
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
         self.chat = model if isinstance(model, ChatModel) else load_model(model, **options)

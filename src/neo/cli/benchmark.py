@@ -1,0 +1,111 @@
+"""`neo eval --benchmark` and `neo eval --table`."""
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from neo.cli.console import quiet_transformers, say
+
+
+def add_benchmark_options(parser: ArgumentParser) -> None:
+    """Those of public benchmarks (docs/benchmarks.md)."""
+    add = parser.add_argument
+    add("--benchmark", metavar="NAME,NAME", help="public benchmarks: DocVQA, or a harness's task as docvqa_val")
+    add("--harness", default="lmms-eval", help="with --benchmark: lmms-eval or vlmevalkit")
+    add("--limit", type=int, metavar="N", help="with --benchmark: the first N questions of each")
+    add("--tasks", metavar="FOLDER", help="with --benchmark: task files of your own for lmms-eval")
+    add(
+        "--min-pixels",
+        type=int,
+        metavar="N",
+        help="with --benchmark: least area of a picture; as published unless given",
+    )
+    add("--max-pixels", type=int, metavar="N", help="with --benchmark: largest area of a picture")
+    add("--prompts", default="published", help="with --benchmark: published, or harness for lmms-eval's own words")
+    add("--table", metavar="FOLDER", help="results of --benchmark beside published scores, as Markdown")
+
+
+def run_benchmarks(options: Namespace) -> int:
+    """`neo eval --benchmark`: scores into the folder of --output, and a line for each."""
+    from neo.evaluation.benchmarks import benchmark, benchmarks, check_harness
+    from neo.evaluation.table import Measured, write
+
+    check_harness(options.harness)
+    if not options.output:
+        raise ValueError("--benchmark needs --output, the folder of results (neo eval --table FOLDER shows it)")
+    if options.tasks and options.harness != "lmms-eval":
+        raise ValueError("--tasks is for --harness lmms-eval")
+    if options.tasks and not Path(options.tasks).is_dir():
+        raise ValueError(f"--tasks {options.tasks}: there is no such folder")
+    if options.limit is not None and options.limit < 1:
+        raise ValueError(f"--limit {options.limit} must be at least 1")
+    if options.model.startswith(("hf:", "openai:")):
+        raise ValueError(f"--benchmark asks NEOs; {options.harness} has models of its own for {options.model}")
+    names = [name.strip() for name in options.benchmark.split(",") if name.strip()]
+    if not names:
+        raise ValueError(f"--benchmark names no benchmark; those of the paper are {', '.join(benchmarks())}")
+    known = [benchmark(name, options.harness) for name in names]
+    tasks = [one.task(options.harness) if one else name for one, name in zip(known, names, strict=True)]
+    quiet_transformers()
+    folder = Path(options.output)
+    with redirect_stdout(sys.stderr):  # tasks print as they please
+        run = _lmms_eval if options.harness == "lmms-eval" else _vlmevalkit
+        scores, settings = run(options, tasks, folder)
+    for task in tasks:
+        questions = int(scores[task].pop("questions"))
+        found = Measured(options.model, options.harness, task, scores[task], questions, options.limit, settings)
+        write(found, folder)
+        score = "" if found.score is None else f"{found.score:.1f}  "
+        details = ", ".join(f"{name} {value:.4g}" for name, value in found.scores.items())
+        say(f"{task}: {score}({details}; {questions} questions)")
+    return 0
+
+
+def show_table(options: Namespace) -> int:
+    """`neo eval --table`"""
+    from neo.evaluation.table import read, table
+
+    say(table(read(Path(options.table))).rstrip())
+    return 0
+
+
+def _model_options(options: Namespace) -> dict:
+    given = ("adapter", "quantization", "min_pixels", "max_pixels")
+    where = {"dtype": options.dtype, "download": options.download, "batch_size": options.batch_size}
+    return where | {name: options[name] for name in given if options[name] is not None}
+
+
+def _lmms_eval(options: Namespace, tasks: list[str], folder: Path) -> tuple[dict[str, dict[str, float]], dict]:
+    try:
+        from tenacity import RetryError
+
+        from neo.evaluation.lmms_eval import Neo, run
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"--harness lmms-eval needs {error.name}: pip install 'neo-vlm[lmms-eval]', "
+            "then pip install --no-deps lmms-eval"
+        ) from error
+
+    model = Neo(options.model, prompts=options.prompts, device=options.device, **_model_options(options))
+    own = Path(options.tasks) if options.tasks else None
+    settings = {"prompts": options.prompts, "pixels": {task: model.model.bounds(task) for task in tasks}}
+    try:
+        return run(model, tasks, folder / "files", options.limit, own), settings
+    except RetryError as error:  # lmms-eval tries several times to fetch a task's data
+        why = error.last_attempt.exception()
+        raise ValueError(f"lmms-eval cannot load the data of {', '.join(tasks)}: {why}") from error
+
+
+def _vlmevalkit(options: Namespace, tasks: list[str], folder: Path) -> tuple[dict[str, dict[str, float]], dict]:
+    try:
+        from neo.evaluation.vlmevalkit import Neo, run
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"--harness vlmevalkit needs {error.name}: install VLMEvalKit from github.com/open-compass/VLMEvalKit"
+        ) from error
+
+    model = Neo(options.model, device=options.device, **_model_options(options))
+    scores = run(model, tasks, folder / "files", options.limit)
+    return scores, {"prompts": "published", "pixels": {task: model.model.bounds(task) for task in tasks}}
