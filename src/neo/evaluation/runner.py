@@ -16,7 +16,7 @@ from typing import Any
 
 from neo.data.tools.walk import Track, untracked
 from neo.evaluation.answerer import Answer, Answerer, load_answerer
-from neo.evaluation.cost import cost, read_prices
+from neo.evaluation.cost import Prices, cost, read_prices
 from neo.evaluation.metrics import ACCURACY, MEASURES, check_names
 from neo.evaluation.questions import DrawnQuestions, Question, Questions, open_questions
 from neo.evaluation.report import report
@@ -100,19 +100,7 @@ def evaluate(
         asked = partial(_ask, answerer, questions, max_new_tokens, batch_size, track)
         rows = list(asked(0)) if folder is None else _kept(folder, about, asked)
         peak = answerer.peak_memory()
-    scored = score(rows, names)
-    for name, one in scored.items():
-        for place, value in zip(one.places, one.scores.tolist(), strict=True):
-            rows[place].setdefault("scores", {})[name] = value
-    summary = {"model": about["model"], "data": questions.name, "about": about, "peak_memory_bytes": peak}
-    summary |= summarise(rows, scored)
-    if "latency" in names:
-        summary["latency"] = latency(rows, batch_size)
-    if "memory" in names:
-        summary["memory"] = {"peak_bytes": peak}
-    if price_list is not None:
-        summary["cost"] = cost(rows, about["model"], price_list)
-    result = Result(summary, rows)
+    result = _measured(rows, peak, questions.name, about, names, price_list)
     if folder is not None:
         write_text(folder / REPORT, report(result, questions))
         result.write(folder)
@@ -121,6 +109,25 @@ def evaluate(
 
 
 evaluate_model = evaluate
+
+
+def _measured(
+    rows: list[Row], peak: int | None, data: str, about: Mapping[str, Any], names: Sequence[str], prices: Prices | None
+) -> Result:
+    """The rows with their scores, and what is said of all of them."""
+    scored = score(rows, names)
+    for name, one in scored.items():
+        for place, value in zip(one.places, one.scores.tolist(), strict=True):
+            rows[place].setdefault("scores", {})[name] = value
+    summary = {"model": about["model"], "data": data, "about": about, "peak_memory_bytes": peak}
+    summary |= summarise(rows, scored)
+    if "latency" in names:
+        summary["latency"] = latency(rows, about["batch_size"])
+    if "memory" in names:
+        summary["memory"] = {"peak_bytes": peak}
+    if prices is not None:
+        summary["cost"] = cost(rows, about["model"], prices)
+    return Result(summary, rows)
 
 
 def _ask(
