@@ -23,7 +23,7 @@ def add_benchmark_options(parser: ArgumentParser) -> None:
         help="with --benchmark: least area of a picture; as published unless given",
     )
     add("--max-pixels", type=int, metavar="N", help="with --benchmark: largest area of a picture")
-    add("--prompts", default="published", help="with --benchmark: published, or harness for lmms-eval's own words")
+    add("--prompts", default="published", help="with --benchmark: published, or harness for its own words")
     add("--table", metavar="FOLDER", help="results of --benchmark beside published scores, as Markdown")
 
 
@@ -100,12 +100,13 @@ def _lmms_eval(options: Namespace, tasks: list[str], folder: Path) -> tuple[dict
 
 def _vlmevalkit(options: Namespace, tasks: list[str], folder: Path) -> tuple[dict[str, dict[str, float]], dict]:
     try:
-        from neo.evaluation.vlmevalkit import Neo, run
+        from neo.evaluation.vlmevalkit import Neo, judge, run
     except ModuleNotFoundError as error:
         raise ValueError(
             f"--harness vlmevalkit needs {error.name}: install VLMEvalKit from github.com/open-compass/VLMEvalKit"
         ) from error
 
-    model = Neo(options.model, device=options.device, **_model_options(options))
+    model = Neo(options.model, prompts=options.prompts, device=options.device, **_model_options(options))
+    pixels = {task: model.model.bounds(task) for task in tasks}
     scores = run(model, tasks, folder / "files", options.limit)
-    return scores, {"prompts": "published", "pixels": {task: model.model.bounds(task) for task in tasks}}
+    return scores, {"prompts": options.prompts, "pixels": pixels, "judge": {task: judge(task) for task in tasks}}

@@ -28,11 +28,22 @@ class Benchmark:
     lmms_eval: Mapping[str, Any]
     """task, score, folder; `times` makes the score a per cent; `judge` where a language model marks answers."""
     vlmevalkit: Mapping[str, Any]
-    """task; `judge` likewise."""
+    """task, score and times likewise; `split` of the task's; `judge` that marks answers, `matcher` that reads them."""
 
     def task(self, harness: str) -> str:
         """Its name in a harness."""
-        return self.lmms_eval["task"] if harness == "lmms-eval" else self.vlmevalkit["task"]
+        return self._of(harness)["task"]
+
+    def score(self, harness: str, scores: Mapping[str, float]) -> float | None:
+        """Its score in per cent, of a harness's scores by their names; None where they do not hold it."""
+        fields = self._of(harness)
+        names = [fields["score"]] if isinstance(fields["score"], str) else fields["score"]
+        if not all(name in scores for name in names):
+            return None
+        return fields["times"] * sum(scores[name] for name in names) / len(names)
+
+    def _of(self, harness: str) -> Mapping[str, Any]:
+        return self.lmms_eval if harness == "lmms-eval" else self.vlmevalkit
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,7 @@ class Measured:
     def score(self) -> float | None:
         """In per cent, as it is published; None for a task that is none of the thirteen."""
         known = benchmark(self.task, self.harness)
-        if known is None or self.harness != "lmms-eval":
-            return None
-        names = known.lmms_eval["score"]
-        values = [self.scores[name] for name in ([names] if isinstance(names, str) else names) if name in self.scores]
-        return known.lmms_eval["times"] * sum(values) / len(values) if values else None
+        return None if known is None else known.score(self.harness, self.scores)
 
 
 def write(measured: Measured, folder: Path) -> Path:
