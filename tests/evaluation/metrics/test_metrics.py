@@ -105,6 +105,14 @@ def test_an_answer(metric: str, predicted: str, expected: list[str], wanted: flo
         ("(A) is too small, it must be (C)", "C"),
         ("I would choose C here", "C"),
         ("The answer is A because of its ears", "A"),
+        ("The answer is B because option A is too small.", "B"),
+        ("The answer is B, not option C.", "B"),
+        ("The correct choice is B. Option A shows a car.", "B"),
+        ("Answer: B\nExplanation: option D is wrong", "B"),
+        ("The answer is not B but option C", "C"),
+        ("**Correct option**: B. Option A is a cat", "B"),
+        ("I take option A here", "A"),
+        ("Option A and option B are both wrong", None),
         ("A dog stands next to a cat", None),
         ("A or B", None),
         ("E", None),
@@ -114,6 +122,22 @@ def test_an_answer(metric: str, predicted: str, expected: list[str], wanted: flo
 )
 def test_the_choice_that_is_meant(said: str, wanted: str | None) -> None:
     assert chosen(said, ["cat", "dog", "Dogfish", "hot dog"]) == wanted
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("I am not sure.", None),
+        ("I’d say nothing", None),
+        ("I would choose C here", "C"),
+        ("The answer, I think, is B", "B"),
+        ("The answer is I because of its ears", "I"),
+        ("I", "I"),
+        ("I or C", None),
+    ],
+)
+def test_i_is_a_letter_and_a_pronoun(said: str, wanted: str | None) -> None:
+    assert chosen(said, [f"number {place}" for place in range(10)]) == wanted
 
 
 def test_a_choice_is_expected_by_letter_or_text() -> None:

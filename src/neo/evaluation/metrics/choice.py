@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from neo.evaluation.metrics.metric import Case
 from neo.evaluation.metrics.text import normal
 
-_PHRASE = r"(?:answer|option|choice)(?:\s+is)?\s*:?\s*(?:option\s+|choice\s+)?"
+_ANSWER = r"(?:answer|(?:option|choice)(?=\s+is\b|[\s*_]*:))(?:\s+is)?\s*:?\s*(?:option\s+|choice\s+)?(?:[^\w,.;]|_)*"
+"""What says that a letter is the answer; "option B" alone may as well say that it is none."""
+_PRONOUN = r"\bI(?=\s+(?!is\b|or\b|and\b)[a-z])"
+"""The English word, not the ninth letter."""
 
 
 def letters(number: int) -> str:
@@ -18,9 +21,10 @@ def chosen(text: str, choices: Sequence[str]) -> str | None:
     """The letter of the choice that a text means, or None.
 
     The first of these that there is: the text is a choice's; it is a letter alone, also a small one; a letter behind
-    "answer is" or the like, the last one; a letter that begins it, as in "B." or "B) a cat"; a letter in brackets, the
-    last one; the only choice whose text it holds, where one is part of another the longer; the only letter of them that
-    stands alone as a capital, unless it is an A that could be an article.
+    "answer" or "option is" or the like, the last one; a letter that begins it, as in "B." or "B) a cat"; a letter in
+    brackets, the last one; the only letter behind "option" or "choice"; the only choice whose text it holds, where one
+    is part of another the longer; the only letter of them that stands alone as a capital, unless it is an A that could
+    be an article or an I that is a pronoun.
 
     Args:
         text: the answer.
@@ -32,17 +36,19 @@ def chosen(text: str, choices: Sequence[str]) -> str | None:
         return known[texts.index(said)]
     if found := re.fullmatch(rf"\W*({one})\W*", text.strip(), re.IGNORECASE):
         return found[1].upper()
-    if phrases := re.findall(rf"(?i:{_PHRASE})[\W_]*({one})(?![\w'])", text):
-        return phrases[-1]
+    if answers := re.findall(rf"(?i:{_ANSWER})({one})(?![\w'’])", text):
+        return answers[-1]
     if found := re.match(rf"[\s*_]*({one})[).:,]", text):
         return found[1]
     if brackets := re.findall(rf"[(\[]({one})[)\]]", text):
         return brackets[-1]
+    if len(options := set(re.findall(rf"(?i:option|choice)\s+({one})(?![\w'’])", text))) == 1:
+        return options.pop()
     held = {one for one in texts if one and re.search(rf"(?<!\w){re.escape(one)}(?!\w)", said)}
     held = {one for one in held if not any(one in other for other in held - {one})}
     if len(held) == 1:
         return known[texts.index(held.pop())]
-    alone = set(re.findall(rf"(?<![\w'])({one})(?![\w'])", text))
+    alone = set(re.findall(rf"(?<![\w'’])(?!{_PRONOUN})({one})(?![\w'’])", text))
     article = alone == {"A"} and re.search(r"\bA\s+[a-z]", text)
     return alone.pop() if len(alone) == 1 and not article else None
 
