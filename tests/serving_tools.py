@@ -48,12 +48,12 @@ class Served:
         return not (engine.running or engine.waiting or engine.memory.live)
 
 
-def until(true: Callable[[], object], seconds: float = 60) -> None:
-    """Wait for something that has to come."""
+def until(true: Callable[[], object], seconds: float = 60, pause: float = 0.01) -> None:
+    """Wait for something that has to come, asking for it after every pause."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it has not come"
-        time.sleep(0.01)
+        time.sleep(pause)
 
 
 @contextlib.contextmanager

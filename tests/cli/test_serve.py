@@ -98,7 +98,7 @@ def test_replicas_are_run_on_ray(started: list[tuple], monkeypatch: pytest.Monke
     monkeypatch.setattr(replicas, "run_replicas", run.run)
     assert main(["serve", "--replicas", "2", "--max-batch", "4", "--device", "cpu"]) == 0
     [(_, settings, *rest)] = started
-    assert (settings, rest) == (Settings(), ["127.0.0.1", 8000, 4, 2, 0])
+    assert (settings, rest) == (Settings(), ["127.0.0.1", 8000, 4, 2, "cpu"])
 
 
 def test_ray_missing_is_told(refuse: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

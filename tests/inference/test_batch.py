@@ -126,7 +126,7 @@ def test_workers_on_ray_give_the_same_rows_also_where_one_dies(
     load = partial(neo.load_model, str(tiny_checkpoint), device="cpu")
     task = Task(DiesOnce(records), {"max_new_tokens": TOKENS})
     try:
-        assert list(answer_on_ray(load, task, range(1, 12), workers=2, max_batch=1)) == rows[1:]
+        assert list(answer_on_ray(load, task, range(1, 12), workers=2, max_batch=1, device="cpu")) == rows[1:]
         assert records.with_name("died").exists()
     finally:
         ray.shutdown()

@@ -35,5 +35,8 @@ def test_ray_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         start_ray(2)
 
 
-def test_a_model_on_the_cpu_takes_no_gpu() -> None:
-    assert gpus_of("cpu") == 0
+def test_gpus_are_those_of_the_cluster_but_for_a_model_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 2.0})
+    assert (gpus_of("auto"), gpus_of("cuda"), gpus_of("cpu")) == (1, 1, 0)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
+    assert gpus_of("auto") == 0

@@ -87,9 +87,8 @@ def _answered(options: Namespace, task: "Task", records: range) -> Iterator[dict
 
         return answer(load(), task, records)
     from neo.inference.batch_ray import answer_on_ray
-    from neo.inference.cluster import gpus_of
 
-    return answer_on_ray(load, task, records, options.workers, options.max_batch, gpus_of(options.device))
+    return answer_on_ray(load, task, records, options.workers, options.max_batch, options.device)
 
 
 def _shown(rows: Iterable[dict[str, Any]], done: int, total: int) -> Iterator[dict[str, Any]]:

@@ -84,16 +84,14 @@ def serve(options: Namespace) -> int:
 
 
 def _run_replicas(load: "Callable[[], ChatModel]", settings: "Settings", options: Namespace) -> int:
-    from neo.inference.cluster import gpus_of
-
     try:
         from neo.serving.replicas import run_replicas
     except ModuleNotFoundError as error:
         raise ValueError(
             f"--replicas needs {error.name}: install the extra with pip install 'neo-vlm[serve,scale]'"
         ) from error
-    gpus = gpus_of(options.device)
-    return run_replicas(load, settings, options.host, options.port, options.max_batch, options.replicas, gpus)
+    where = options.host, options.port
+    return run_replicas(load, settings, *where, options.max_batch, options.replicas, options.device)
 
 
 def _listed(words: str | None) -> tuple[str, ...]:

@@ -11,14 +11,14 @@ from typing import Any
 
 from neo.inference.batch import Task, answer
 from neo.inference.chat import ChatModel
-from neo.inference.cluster import start_ray
+from neo.inference.cluster import gpus_of, start_ray
 
 BATCHES_AT_ONCE = 8
 """Records that a worker takes at once, as a multiple of those that its engine answers at the same time."""
 
 
 def answer_on_ray(
-    load: Callable[[], ChatModel], task: Task, records: range, workers: int, max_batch: int, gpus: int = 0
+    load: Callable[[], ChatModel], task: Task, records: range, workers: int, max_batch: int, device: str
 ) -> Iterator[dict[str, Any]]:
     """As `neo.inference.batch.answer`, by so many workers.
 
@@ -28,7 +28,7 @@ def answer_on_ray(
         records: numbers of records.
         workers: how many.
         max_batch: records that one of them answers at the same time.
-        gpus: that one of them takes.
+        device: of their models, as in `neo.load_model`; unless it is "cpu" each takes a GPU where Ray has any.
 
     Raises:
         ValueError: Ray is missing, or a worker cannot load its model.
@@ -45,7 +45,7 @@ def answer_on_ray(
         fn_constructor_args=(load, task, records.start),
         batch_size=None,
         concurrency=min(workers, blocks),
-        num_gpus=gpus,
+        num_gpus=gpus_of(device),
     )
     for row in answered.iter_rows():
         content = json.loads(row["row"])

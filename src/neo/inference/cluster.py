@@ -4,8 +4,6 @@ import logging
 import os
 from typing import Any
 
-import torch
-
 TRIES = 3
 """How often Ray is started: it gives up where its own processes take more than 15 seconds, as on a busy machine."""
 
@@ -44,5 +42,7 @@ def start_ray(processes: int) -> None:
 
 
 def gpus_of(device: str) -> int:
-    """How many GPUs a process takes whose model is on this device, named as in `neo.load_model`."""
-    return int(device != "cpu" and torch.cuda.is_available())
+    """How many of the GPUs that Ray has a process takes whose model is on this device, named as in `neo.load_model`."""
+    import ray
+
+    return int(device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1)

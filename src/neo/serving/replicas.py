@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ray import serve
 
 from neo.inference.chat import ChatModel
-from neo.inference.cluster import start_ray
+from neo.inference.cluster import gpus_of, start_ray
 from neo.serving.ray_app import application
 from neo.serving.settings import Settings
 
@@ -22,7 +22,7 @@ def run_replicas(
     port: int,
     max_batch: int,
     replicas: int,
-    gpus: int,
+    device: str,
 ) -> int:
     """Serve on this machine, or on the cluster that RAY_ADDRESS names; returns the exit code.
 
@@ -32,7 +32,7 @@ def run_replicas(
         host, port: to listen on.
         max_batch: answers that a replica makes at the same time.
         replicas: how many.
-        gpus: that one of them takes.
+        device: of their models, as in `neo.load_model`; unless it is "cpu" each takes a GPU where Ray has any.
 
     Raises:
         ValueError: Ray is missing, or the replicas cannot be started.
@@ -42,7 +42,7 @@ def run_replicas(
         signal.signal(one, lambda *_: sys.exit())  # Ray has set its own
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
-        serve.run(application(load, settings, max_batch, gpus, replicas), name="neo")
+        serve.run(application(load, settings, max_batch, gpus_of(device), replicas), name="neo")
         logger.info("ready", extra={"fields": {"model": settings.name, "replicas": replicas}})
         while True:
             signal.pause()
