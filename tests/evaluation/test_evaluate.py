@@ -88,6 +88,12 @@ def test_the_folder(tmp_path: Path) -> None:
     assert (first["question"], first["expected"], first["answer"]) == ("What color is picture 0?", ["red"], "red")
 
 
+def test_answers_may_hold_what_ends_a_line_elsewhere(tmp_path: Path) -> None:
+    said = "one\u2028two\u2029three\x85four\x0cfive"
+    neo.evaluate(Parrot(lambda text: said), [{"question": "What?", "answer": "a"}], output=tmp_path)
+    assert read_result(tmp_path).rows[0]["answer"] == said
+
+
 def test_answers_that_are_there_are_not_asked_for_again(tmp_path: Path) -> None:
     data, out = write_colors(tmp_path), tmp_path / "out"
     before = neo.evaluate(Parrot(knows(4)), data, ["accuracy", "memory"], out)

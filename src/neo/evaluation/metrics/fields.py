@@ -18,6 +18,7 @@ def json_of(text: str) -> Any:
 
     Raises:
         ValueError: it is none.
+        RecursionError: its parts lie too deep in one another.
     """
     found = re.search(r"```(?:json)?\s*\n(.*?)```", text, re.DOTALL)
     return json.loads(found[1] if found else text)
@@ -57,13 +58,13 @@ def json_counts(cases: Sequence[Case]) -> np.ndarray:
 def _counts(case: Case) -> list[float]:
     try:
         wanted = [Counter(fields(json.loads(expected))) for expected in case.expected]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{case.where}: metric json needs JSON as the answer ({error})") from error
     try:
         value = json_of(case.predicted)
-    except ValueError:
+        said = Counter(fields(value))
+    except (ValueError, RecursionError):  # an answer may be brackets in brackets without an end
         return [0, 0, 0, 1, min(one.total() for one in wanted) or 1]
-    said = Counter(fields(value))
     best = max(wanted, key=lambda one: 2 * (said & one).total() / ((said + one).total() or 1))
     total = (said + best).total()
     right = 2 * (said & best).total()
@@ -79,6 +80,8 @@ def _valid(value: Any, case: Case) -> bool:
     try:
         validator.check_schema(case.schema)
         return validator(case.schema).is_valid(value)
+    except RecursionError:  # the answer is too deep to be followed
+        return False
     except (jsonschema.SchemaError, unresolvable) as error:
         raise ValueError(f"{case.where}: the schema is not a JSON schema ({error})") from error
 

@@ -22,11 +22,11 @@ def match(predicted: str, expected: str) -> float:
     if expected.lstrip().startswith(("{", "[")):
         try:
             wanted = json.loads(expected)
-        except ValueError:
+        except (ValueError, RecursionError):
             return float(normal(predicted) == normal(expected))
         try:
             return float(json.loads(predicted) == wanted)
-        except ValueError:
+        except (ValueError, RecursionError):  # an answer may be brackets in brackets without an end
             return 0.0
     return float(normal(predicted) == normal(expected))
 
