@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import sacrebleu
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -254,6 +255,22 @@ def test_bleu() -> None:
     wanted = 100 * math.exp(1 - 6 / 5) * (1 * 3 / 4 * 2 / 3 * 1 / 2) ** (1 / 4)
     assert score("bleu", "the cat sat on mat", "the cat sat on the mat") == pytest.approx(wanted)
     assert value("bleu", ("a b c d e", "a b c d e"), ("f g h i", "f g h i")) == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [("the cat sat on mat", "the cat sat on the mat"), ("a dog", "a red dog")],
+        [("the cat is here now", "the cat was there then"), ("a dog", "a red dog")],  # no run of three is right
+        [("a dog", "a dog")],  # there is no run of three
+        [("nothing", "a dog")],
+    ],
+)
+def test_bleu_is_that_of_sacrebleu(answers: list[tuple[str, str]]) -> None:
+    corpus = sacrebleu.corpus_bleu([said for said, _ in answers], [[expected for _, expected in answers]])
+    assert value("bleu", *answers) == pytest.approx(corpus.score)
+    for said, expected in answers:
+        assert score("bleu", said, expected) == pytest.approx(sacrebleu.sentence_bleu(said, [expected]).score)
 
 
 @pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.share])

@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Iterable
+from functools import partial
 
 from neo.evaluation.metrics import boxes, captions, choice, documents, fields, text, vqa
 from neo.evaluation.metrics.metric import Case, Metric, any_of, each
@@ -36,7 +37,13 @@ METRICS: dict[str, Metric] = {
     ),
     "iou": Metric("overlap of boxes", boxes.iou_counts, more={"found": boxes.found}),
     "cider": Metric("CIDEr-D of captions, 0 to 10", captions.cider_counts, share=False),
-    "bleu": Metric("BLEU of sentences, 0 to 100", captions.bleu_counts, captions.bleu, share=False),
+    "bleu": Metric(
+        "BLEU of sentences, 0 to 100",
+        captions.bleu_counts,
+        captions.bleu,
+        alone=partial(captions.bleu, effective_order=True),
+        share=False,
+    ),
     "cer": Metric("edits by expected characters", documents.error_counts(list), share=False, lower_is_better=True),
     "wer": Metric("edits by expected words", documents.error_counts(str.split), share=False, lower_is_better=True),
 }

@@ -38,11 +38,18 @@ def bleu_counts(cases: Sequence[Case]) -> np.ndarray:
     return np.array([[*one.counts, *one.totals, one.sys_len, one.ref_len] for one in said], dtype=float).reshape(-1, 10)
 
 
-def bleu(sums: np.ndarray) -> np.ndarray:
-    """BLEU, 0 to 100 (Papineni et al., 2002), of summed counts, as sacrebleu computes it for a corpus."""
+def bleu(sums: np.ndarray, effective_order: bool = False) -> np.ndarray:
+    """BLEU, 0 to 100 (Papineni et al., 2002), of summed counts, as sacrebleu's corpus_bleu.
+
+    Args:
+        sums: of `bleu_counts`.
+        effective_order: leave out runs longer than the answer, without which a short one has no score; as sacrebleu's
+            sentence_bleu.
+    """
     compute = needed("sacrebleu.metrics", "cider and bleu").BLEU.compute_bleu
     rows = sums.reshape(-1, 2 * ORDERS + 2).astype(int).tolist()
-    values = [compute(row[:ORDERS], row[ORDERS : 2 * ORDERS], row[-2], row[-1]).score for row in rows]
+    how = {"smooth_method": "exp", "effective_order": effective_order}
+    values = [compute(row[:ORDERS], row[ORDERS : 2 * ORDERS], row[-2], row[-1], **how).score for row in rows]
     return np.array(values).reshape(sums.shape[:-1])
 
 

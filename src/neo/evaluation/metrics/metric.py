@@ -44,6 +44,8 @@ class Metric:
     """Of some answers, (answers, k); raises ValueError where a record does not fit the metric."""
     total: Total = ratio
     """The metric of summed counts."""
+    alone: Total | None = None
+    """The metric of one answer's counts, where that is another than `total`."""
     more: Mapping[str, Total] = field(default_factory=dict)
     """Further numbers that the counts tell, by name."""
     share: bool = True
@@ -52,7 +54,7 @@ class Metric:
 
     def scores(self, counts: np.ndarray) -> np.ndarray:
         """The metric of each answer alone, (answers,)."""
-        return self.total(counts)
+        return (self.alone or self.total)(counts)
 
 
 def each(score: Callable[[Case], float]) -> Callable[[Sequence[Case]], np.ndarray]:
