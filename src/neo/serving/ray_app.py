@@ -25,7 +25,7 @@ from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError
 from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 from ray.serve.handle import DeploymentHandle
 
-from neo.serving.admission import ApiKeys
+from neo.serving.admission import ApiKeys, read_keys
 from neo.serving.errors import ApiError, unavailable
 from neo.serving.metrics_text import merged
 from neo.serving.settings import Settings
@@ -42,6 +42,8 @@ LOST = (RayActorError, ReplicaUnavailableError)
 """What is raised where a replica has died."""
 OTHER_SECONDS = 10
 """How long a request that asks for no answer waits for a replica, such as one for /health."""
+FINISH_SECONDS = 30
+"""How long those that are to end finish what they are at."""
 SERVED_BY = b"x-served-by"
 """Header that names the replica."""
 SCOPE = ("type", "method", "path", "raw_path", "query_string", "headers", "client", "scheme", "http_version")
@@ -49,8 +51,8 @@ SCOPE = ("type", "method", "path", "raw_path", "query_string", "headers", "clien
 
 
 @serve.deployment(
-    max_queued_requests=64,
     health_check_period_s=5,
+    graceful_shutdown_timeout_s=FINISH_SECONDS,
     request_router_config=RequestRouterConfig(request_router_class=ConsistentHashRouter),  # type: ignore[arg-type]
 )
 class Replica:
@@ -108,7 +110,7 @@ class Replica:
             self.answering.close()
 
 
-@serve.deployment(max_ongoing_requests=4096)
+@serve.deployment(max_ongoing_requests=4096, graceful_shutdown_timeout_s=FINISH_SECONDS)
 class Front:
     """Hands requests on."""
 
@@ -228,16 +230,18 @@ def build(args: dict[str, Any]) -> serve.Application:
 
     Args:
         args: `model`, `dtype`, `device`, `adapter`, `quantization`, `download` as of `neo.load_model`, `max_batch` and
-            `cache_memory` of its engine, `gpus` of a replica, and the fields of `Settings`.
+            `cache_memory` of its engine, `gpus` of a replica, `api_key_file`, and the fields of `Settings`.
 
     Raises:
-        ValueError: there is no such one of them.
+        ValueError: there is no such one of them, or the keys cannot be read.
     """
     args = dict(args)
     names = ("dtype", "device", "adapter", "quantization", "download")
     options = {name: args.pop(name) for name in names if name in args}
     model, max_batch, memory = args.pop("model", "neo-demo"), args.pop("max_batch", 16), args.pop("cache_memory", None)
     gpus = args.pop("gpus", 0)
+    if file := args.pop("api_key_file", None):
+        args["api_keys"] = read_keys(file)
     known = [field.name for field in fields(Settings)]
     for name in args.keys() - set(known):
         raise ValueError(f"args of neo.serving.ray_app has {name!r}{suggestion(name, known)}")
