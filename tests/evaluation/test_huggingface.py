@@ -1,5 +1,6 @@
 """Other people's families, each as a tiny model of random weights saved as its makers save it."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from peers import FAMILIES, make_peer
 from PIL import Image
 from transformers import pipeline
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
 from neo.evaluation.answerer import load_answerer
 from neo.evaluation.huggingface import HuggingFaceAnswerer, peer_messages
@@ -105,6 +107,16 @@ def test_a_model_that_sees_nothing_is_one_sentence(peer: Callable[[str], Path], 
 def test_options_of_a_neo_are_not_for_others() -> None:
     with pytest.raises(ValueError, match=r"quantization='int8' is for a NEO; models behind hf: take dtype, device"):
         load_answerer("hf:nobody/nothing", quantization="int8")
+
+
+def test_the_page_names_the_tested_families() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (told,) = re.findall(r"as tiny models of random weights: (.*?)\.\s", page, re.DOTALL)
+    names = [re.sub(r"\W", "", name).lower() for name in re.split(r",| and ", told)]
+    assert names == [family.replace("_", "").lower() for family in FAMILIES]
+    assert "such as Llama 4 and LFM2-VL" in page
+    for family in ("llama4", "lfm2_vl"):
+        assert "pil" not in IMAGE_PROCESSOR_MAPPING_NAMES[family]
 
 
 def test_dtypes_are_named_as_elsewhere() -> None:

@@ -221,6 +221,13 @@ def test_what_neo_does_not_answer_is_told(model: Neo) -> None:
             refused([])
 
 
+def test_a_judge_that_cannot_be_asked_is_told(model: Neo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("OPENAI_API_KEY", "AZURE_API_KEY"):
+        monkeypatch.delenv(key, raising=False)
+    with pytest.raises(ValueError, match=r"mmvet: a language model marks its answers; set OPENAI_API_KEY"):
+        run(model, ["mmvet"], tmp_path / "out")
+
+
 def test_an_unknown_task_is_told(model: Neo, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("task: mine\ndataset_path: parquet\n")
     with pytest.raises(ValueError, match=r"lmms-eval has no task 'nine'.*mine"):

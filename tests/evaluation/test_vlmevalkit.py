@@ -1,16 +1,13 @@
-"""The adapter for VLMEvalKit, against a stand-in with its names and signatures (stand_in/vlmeval)."""
+"""The adapter for VLMEvalKit, against a stand-in with its names and signatures: `kit` in conftest.py."""
 
 import importlib
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
-from PIL import Image
 
 from neo.cli import main
 from neo.evaluation.benchmarks import benchmarks
@@ -42,38 +39,6 @@ class Scripted(BenchmarkModel):
             self.asked.append(question)
             for answer in super().answers([question]):
                 yield replace(answer, text="A")
-
-
-@pytest.fixture
-def kit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """The adapter on the stand-in, which has two questions of each of five benchmarks; A answers the first."""
-    forget = ("vlmeval", "neo.evaluation.vlmevalkit")
-    assert not [name for name in sys.modules if name.startswith(forget)]
-    monkeypatch.syspath_prepend(Path(__file__).parent / "stand_in")
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    picture = tmp_path / "red.png"
-    Image.new("RGB", (64, 64), "red").save(picture)
-    texts = {
-        "MMVet": ("What is it?", "Why?"),
-        "POPE": ("Is it red?", "Is it blue?"),
-        "DocVQA_VAL": ("What is written?", "Who?"),
-        "OCRBench": ("What is written?", "Who?"),
-    }
-    tables = importlib.import_module("vlmeval.dataset").TABLES
-    for name, questions in texts.items():
-        rows = {"index": [0, 1], "question": questions, "answer": ["A", "b"], "image_path": str(picture)}
-        tables[name] = pd.DataFrame(rows)
-    rows = {"index": [0, 1, 2], "split": ["dev", "validation", "validation"], "answer": ["A", "A", "7"]}
-    rows |= {"question": ["Not asked?", "Which?", "How many?"], "hint": [None, "Think.", None]}
-    rows |= {
-        "A": ["a", "red", None],
-        "B": ["b", 2, None],
-        "image_path": [str(picture), f"{picture};{picture}", str(picture)],
-    }
-    tables["MMMU_DEV_VAL"] = pd.DataFrame(rows)
-    yield importlib.import_module("neo.evaluation.vlmevalkit")
-    for name in [name for name in sys.modules if name.startswith(forget)]:
-        del sys.modules[name]
 
 
 @pytest.fixture
@@ -127,14 +92,20 @@ def test_only_the_thirteen_are_worded_here(model: Any) -> None:
 @pytest.mark.parametrize(
     ("key", "judges"),
     [
-        ("", {"MMMU_DEV_VAL": "exact_matching", "POPE": "exact_matching", "DocVQA_VAL": None}),
+        (None, {"MMMU_DEV_VAL": "exact_matching", "POPE": "exact_matching", "DocVQA_VAL": None}),
         ("sk-none", {"MMMU_DEV_VAL": "chatgpt-0125", "MMVet": "gpt-4-turbo", "DocVQA_VAL": None}),
     ],
 )
 def test_who_marks_the_answers(
-    kit: Any, model: Any, key: str, judges: dict[str, str | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kit: Any,
+    model: Any,
+    key: str | None,
+    judges: dict[str, str | None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", key)
+    if key:
+        monkeypatch.setenv("OPENAI_API_KEY", key)
     kit.run(model, list(judges), tmp_path / "files")
     assert {task: kit.judge(task) for task in judges} == judges
     assert judges == importlib.import_module("vlmeval.dataset").JUDGES
@@ -168,7 +139,7 @@ def test_from_the_command_line(
     ("benchmark", "sentence"),
     [
         ("DocVQA_TRAIN", "VLMEvalKit has no data set 'DocVQA_TRAIN'; did you mean DocVQA_VAL?"),
-        ("MMVet", "MMVet: gpt-4-turbo marks its answers; set OPENAI_API_KEY"),
+        ("MMVet", "MMVet: a language model marks its answers; set OPENAI_API_KEY"),
         ("POPE", "gone.png"),
     ],
 )

@@ -3,6 +3,7 @@
 Both are data: `benchmarks.yaml` and `published.yaml`.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -41,6 +42,10 @@ class Benchmark:
         if not all(name in scores for name in names):
             return None
         return fields["times"] * sum(scores[name] for name in names) / len(names)
+
+    def judge(self, harness: str) -> bool:
+        """Whether a language model marks its answers."""
+        return "judge" in self._of(harness)
 
     def _of(self, harness: str) -> Mapping[str, Any]:
         return self.lmms_eval if harness == "lmms-eval" else self.vlmevalkit
@@ -85,6 +90,17 @@ def benchmark(name: str, harness: str) -> Benchmark | None:
     return next(
         (one for one in benchmarks().values() if name.lower() in (one.name.lower(), one.task(harness).lower())), None
     )
+
+
+def check_judge(name: str, harness: str) -> None:
+    """Refuse a benchmark whose answers a language model marks where none can be asked; its score would be wrong.
+
+    Raises:
+        ValueError: there is no key for one.
+    """
+    known = benchmark(name, harness)
+    if known is not None and known.judge(harness) and not (set(os.environ) & {"OPENAI_API_KEY", "AZURE_API_KEY"}):
+        raise ValueError(f"{name}: a language model marks its answers; set OPENAI_API_KEY (docs/benchmarks.md)")
 
 
 def check_harness(harness: str) -> None:

@@ -18,7 +18,7 @@ from lmms_eval.api.model import lmms
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 
-from neo.evaluation.benchmarks import benchmark
+from neo.evaluation.benchmarks import benchmark, check_judge
 from neo.evaluation.harness import LETTER, OPEN, REASON_CHOICE, REASON_OPEN, SHORT, YES_NO, Asked, BenchmarkModel, Style
 from neo.inference.chat import ChatModel
 from neo.suggestion import suggestion
@@ -142,7 +142,7 @@ def run(
         For each task its scores by their names, and the number of its questions under "questions".
 
     Raises:
-        ValueError: there is no such task.
+        ValueError: there is no such task, or no language model to mark its answers.
     """
     known = [one for one in (benchmark(name, "lmms-eval") for name in tasks) if one is not None]
     root = Path(builtin.__file__).parent
@@ -153,6 +153,7 @@ def run(
     for name in tasks:
         if name not in manager.all_tasks:
             raise ValueError(f"lmms-eval has no task {name!r}{suggestion(name, manager.all_tasks)}")
+        check_judge(name, "lmms-eval")
     folder.mkdir(parents=True, exist_ok=True)
     found = simple_evaluate(
         model,

@@ -17,7 +17,7 @@ from vlmeval.dataset import DATASET_TYPE, SUPPORTED_DATASETS, build_dataset
 from vlmeval.inference import infer_data_job
 from vlmeval.vlm.base import BaseModel
 
-from neo.evaluation.benchmarks import benchmark
+from neo.evaluation.benchmarks import benchmark, check_judge
 from neo.evaluation.harness import Asked, BenchmarkModel, published_prompt
 from neo.inference.chat import ChatModel
 from neo.suggestion import suggestion
@@ -81,17 +81,10 @@ def register(name: str, pretrained: str | None = None, **options: Any) -> None:
 
 
 def judge(task: str) -> str | None:
-    """Which language model VLMEvalKit asks about answers, `exact_matching`: its rules alone; None: it has no choice.
-
-    Raises:
-        ValueError: a language model has to, and there is no key to ask one.
-    """
+    """Which language model VLMEvalKit asks about answers, `exact_matching`: its rules alone; None: it has no choice."""
     fields = _fields(task)
-    has_key = bool(os.environ.get("OPENAI_API_KEY"))
-    if "judge" in fields and not has_key:
-        raise ValueError(f"{task}: {fields['judge']} marks its answers; set OPENAI_API_KEY (and OPENAI_API_BASE)")
     if "matcher" in fields:
-        return fields["matcher"] if has_key else "exact_matching"
+        return fields["matcher"] if "OPENAI_API_KEY" in os.environ else "exact_matching"
     return fields.get("judge")
 
 
@@ -102,12 +95,12 @@ def run(model: Neo, tasks: Sequence[str], folder: Path, limit: int | None = None
         For each data set its scores by their names, and the number of its questions under "questions".
 
     Raises:
-        ValueError: there is no such data set, or a judge cannot be asked.
+        ValueError: there is no such data set, or no language model to mark its answers.
     """
     for task in tasks:
         if task not in SUPPORTED_DATASETS:
             raise ValueError(f"VLMEvalKit has no data set {task!r}{suggestion(task, SUPPORTED_DATASETS)}")
-        judge(task)
+        check_judge(task, "vlmevalkit")
     place = folder / time.strftime("%Y%m%d-%H%M%S")  # in a folder with answers VLMEvalKit would not ask again
     place.mkdir(parents=True)
     return {task: _run(model, task, place, limit) for task in tasks}
