@@ -135,7 +135,7 @@ def page(args: argparse.Namespace, before: dict[str, Result], after: dict[str, R
         number=args.number,
         table="\n".join(table(before["synthetic"], after["synthetic"])),
         seconds=f"{drawn['latency']['total']['p50']['value']:.2g}",
-        together=drawn["latency"]["batch_size"],
+        together=drawn["latency"]["at_once"],
         memory=f"{drawn['memory']['peak_bytes'] / 2**20:.0f}",
         question=QUESTION,
         pictures=args.pictures,

@@ -1,10 +1,13 @@
 from pathlib import Path
 
 import pytest
+from answering import Parrot
 from PIL import Image
 
 import neo
 from neo.evaluation.answerer import load_answerer
+from neo.evaluation.harness import BenchmarkModel
+from neo.inference.engine import Engine
 
 
 def asked(text: str, *pictures: object) -> list[dict]:
@@ -46,3 +49,25 @@ def test_what_is_loaded_is_taken_as_it_is(tiny_checkpoint: Path) -> None:
     answerer = load_answerer(chat)
     assert answerer.answer([asked("circle")], 4)[0].text == chat.generate(text="circle", max_new_tokens=4)
     assert load_answerer(answerer) is answerer
+
+
+def test_a_neo_answers_as_many_at_once_as_are_asked(tiny_checkpoint: Path) -> None:
+    assert load_answerer(tiny_checkpoint, 20, device="cpu").at_once == 20
+    assert BenchmarkModel(str(tiny_checkpoint), batch_size=20, device="cpu").chat.engine.max_batch == 20
+    chat = neo.load_model(tiny_checkpoint, device="cpu")
+    chat.engine = Engine(chat.model, chat.processor, max_batch=2)
+    assert load_answerer(chat, 20).at_once == 2  # its own engine is kept
+
+
+@pytest.mark.parametrize(
+    ("at_once", "batch_size", "wanted"), [(None, 4, 4), (None, 9, 5), (3, 4, 3), (3, 2, 2), (1, 4, 1)]
+)
+def test_latency_says_how_many_were_answered_at_once(at_once: int | None, batch_size: int, wanted: int) -> None:
+    parrot = Parrot(str)
+    if at_once is not None:
+        parrot.at_once = at_once  # type: ignore[attr-defined]
+    records = [{"question": f"{place}?", "answer": "yes"} for place in range(5)]
+    result = neo.evaluate(parrot, records, ["latency"], batch_size=batch_size)
+    assert result.summary["latency"]["at_once"] == wanted
+    how = "asked alone" if wanted == 1 else f"among {wanted} answered at the same time"
+    assert f"Latency of a question {how}:" in str(result)

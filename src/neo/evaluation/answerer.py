@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from neo.inference.chat import ChatModel
+from neo.inference.engine import Engine
 from neo.inference.generation import Completion, Generation
 from neo.inference.loading import load_model
 from neo.inference.messages import Messages
@@ -35,6 +36,8 @@ class Answerer(Protocol):
 
     name: str
     """What reports call it."""
+    at_once: int | None
+    """Questions that it answers at the same time at the most; None, or left out, for as many as it is given."""
 
     def answer(self, conversations: Sequence[Messages], max_new_tokens: int) -> list[Answer]:
         """The answers to some conversations, asked at the same time.
@@ -59,7 +62,7 @@ class NeoAnswerer:
     """A NEO, by its engine."""
 
     def __init__(self, chat: ChatModel) -> None:
-        self.chat, self.name = chat, chat.name
+        self.chat, self.name, self.at_once = chat, chat.name, chat.engine.max_batch
         reset_peak_memory(chat.model.device)
 
     def answer(self, conversations: Sequence[Messages], max_new_tokens: int) -> list[Answer]:
@@ -96,13 +99,14 @@ def _answer(preparing: float, said: Completion) -> Answer:
     )
 
 
-def load_answerer(model: str | Path | ChatModel | Answerer, **options: Any) -> Answerer:
+def load_answerer(model: str | Path | ChatModel | Answerer, batch_size: int = 16, **options: Any) -> Answerer:
     """Whom a name means.
 
     Args:
         model: "neo-demo", a published name, a hub id or a folder; "hf:" and the folder or hub id of any model that
             transformers' `AutoModelForImageTextToText` loads; "openai:" and the address of a server (see
             `neo.evaluation.openai_server`); or what `neo.load_model` returned; or an answerer of your own.
+        batch_size: questions that a NEO answers at the same time, for a name.
         options: of `neo.load_model`, for a name; behind "hf:" only dtype, device and download, behind "openai:" none.
 
     Raises:
@@ -121,7 +125,9 @@ def load_answerer(model: str | Path | ChatModel | Answerer, **options: Any) -> A
         from neo.evaluation.openai_server import load_openai
 
         return load_openai(name, **_only(options, "openai:", ()))
-    return NeoAnswerer(load_model(model, **options))
+    chat = load_model(model, **options)
+    chat.engine = Engine(chat.model, chat.processor, max_batch=batch_size)
+    return NeoAnswerer(chat)
 
 
 def _only(options: dict[str, Any], kind: str, known: Sequence[str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from neo.inference.chat import ChatModel
+from neo.inference.engine import Engine
 from neo.inference.generation import Completion, Request
 from neo.inference.loading import load_model
 from neo.inference.sampling import Sampling
@@ -99,7 +100,7 @@ class BenchmarkModel:
         style: "neo", "neo-ov" or "auto": by the model's name.
         min_pixels, max_pixels: area of a picture in pixels, for all benchmarks; the style's unless given.
         max_new_tokens: of an answer at the most; the style's unless given.
-        batch_size: answers under way at the same time.
+        batch_size: answers under way at the same time; of what `neo.load_model` returned its engine's at the most.
         options: of `neo.load_model`.
 
     Raises:
@@ -124,6 +125,8 @@ class BenchmarkModel:
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
         self.chat = model if isinstance(model, ChatModel) else load_model(model, **options)
+        if self.chat is not model:
+            self.chat.engine = Engine(self.chat.model, self.chat.processor, max_batch=batch_size)
         self.name = self.chat.name
         self.style = STYLES[style if style != "auto" else style_of(self.name)]
         self.batch_size, self.max_new_tokens = batch_size, max_new_tokens

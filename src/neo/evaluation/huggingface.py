@@ -26,6 +26,8 @@ from neo.processing.picture import load_image
 class HuggingFaceAnswerer:
     """Such a model; see `neo.evaluation.answerer.Answerer`."""
 
+    at_once = 1
+
     def __init__(self, name: str, model: Any, processor: Any) -> None:
         self.name, self.model, self.processor = name, model.eval(), processor
         reset_peak_memory(model.device)

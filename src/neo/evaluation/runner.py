@@ -60,8 +60,8 @@ def evaluate(
         image_root: what relative picture paths are relative to; the folder of their file by default.
         schema: JSON schema of answers, for records without one.
         max_new_tokens: tokens of an answer at the most.
-        batch_size: questions that are asked at the same time. Latency is that of a question among so many; 1 measures
-            it alone.
+        batch_size: questions that are asked at the same time; a model of transformers answers them one by one, one
+            that is loaded already as many as its engine takes. Latency is that of a question among so many.
         prices: a file of prices, for what 1 000 questions cost; see `neo.evaluation.cost`.
         overwrite: ask again what the output folder has answers to.
         track: shows the progress.
@@ -96,7 +96,7 @@ def evaluate(
         rows, peak = before.rows, before.summary["peak_memory_bytes"]
     else:
         _check(questions, names)
-        answerer = load_answerer(model, **load_options)
+        answerer = load_answerer(model, batch_size, **load_options)
         asked = partial(_ask, answerer, questions, max_new_tokens, batch_size, track)
         rows = list(asked(0)) if folder is None else _kept(folder, about, asked)
         peak = answerer.peak_memory()
@@ -122,7 +122,7 @@ def _measured(
     summary = {"model": about["model"], "data": data, "about": about, "peak_memory_bytes": peak}
     summary |= summarise(rows, scored)
     if "latency" in names:
-        summary["latency"] = latency(rows, about["batch_size"])
+        summary["latency"] = latency(rows)
     if "memory" in names:
         summary["memory"] = {"peak_bytes": peak}
     if prices is not None:
@@ -134,6 +134,7 @@ def _ask(
     answerer: Answerer, questions: Questions, max_new_tokens: int, batch_size: int, track: Track, done: int
 ) -> Iterator[Row]:
     """A row for each question from number `done` on, in order."""
+    at_once = getattr(answerer, "at_once", None) or batch_size
 
     def rows() -> Iterator[Row]:
         for start in range(done, len(questions), batch_size):
@@ -145,13 +146,17 @@ def _ask(
                 raise ValueError(_with_place(str(error), batch)) from error
             share = (time.monotonic() - began) / len(batch)
             for question, answer in zip(batch, answers, strict=True):
-                yield _row(question, answer, share)
+                yield _row(question, answer, share, min(len(batch), at_once))
 
     yield from track(rows(), len(questions) - done)
 
 
-def _row(question: Question, answer: Answer, share: float) -> Row:
-    """A line of predictions.jsonl; `machine_seconds` is the question's share of the time that its batch took."""
+def _row(question: Question, answer: Answer, share: float, at_once: int) -> Row:
+    """A line of predictions.jsonl.
+
+    `machine_seconds` is the question's share of the time that its batch took, `at_once` how many questions were
+    answered at the same time, this one included.
+    """
     row: Row = {
         "where": question.where,
         "family": question.family,
@@ -163,6 +168,7 @@ def _row(question: Question, answer: Answer, share: float) -> Row:
         "seconds_to_first_token": answer.seconds_to_first_token,
         "seconds": answer.seconds,
         "machine_seconds": share,
+        "at_once": at_once,
         "prompt_tokens": answer.prompt_tokens,
         "new_tokens": answer.new_tokens,
         "complete": answer.complete,
@@ -179,7 +185,7 @@ def _with_place(sentence: str, batch: Sequence[Question]) -> str:
 def _check(questions: Questions, names: Sequence[str]) -> None:
     """See that every record fits its metrics, before anything is asked; of drawn ones, which do, two are enough."""
     number = min(2, len(questions)) if isinstance(questions, DrawnQuestions) else len(questions)
-    score([_row(questions[index], Answer("", 0.0), 0.0) for index in range(number)], names)
+    score([_row(questions[index], Answer("", 0.0), 0.0, 1) for index in range(number)], names)
 
 
 def _kept(folder: Path, about: Mapping[str, Any], asked: Callable[[int], Iterator[Row]]) -> list[Row]:

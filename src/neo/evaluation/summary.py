@@ -38,9 +38,12 @@ def summarise(rows: Sequence[Row], scored: Mapping[str, Scored]) -> dict[str, An
     }
 
 
-def latency(rows: Sequence[Row], batch_size: int) -> dict[str, Any]:
-    """Median and 95th percentile of the seconds to the first token and to the end of an answer, with intervals."""
-    found: dict[str, Any] = {"batch_size": batch_size}
+def latency(rows: Sequence[Row]) -> dict[str, Any]:
+    """Median and 95th percentile of the seconds to the first token and to the end of an answer, with intervals.
+
+    `at_once` is how many questions were answered at the same time.
+    """
+    found: dict[str, Any] = {"at_once": max(row["at_once"] for row in rows)}
     for name, column in LATENCIES.items():
         values = np.array([row[column] for row in rows if row[column] is not None])
         if len(values):
@@ -82,7 +85,9 @@ def is_share(name: str) -> bool:
 
 def _beside(summary: Mapping[str, Any]) -> Iterator[str]:
     if latencies := summary.get("latency"):
-        yield f"Latency of a question among {latencies['batch_size']} asked at the same time:"
+        at_once = latencies["at_once"]
+        how = "asked alone" if at_once == 1 else f"among {at_once} answered at the same time"
+        yield f"Latency of a question {how}:"
         yield "| | median | 95th percentile |\n|---|---:|---:|"
         for name, label in (("first_token", "to the first token"), ("total", "to the end")):
             if name in latencies:
