@@ -1,14 +1,17 @@
 """A model behind our own server, asked as any server that speaks OpenAI's protocol."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from serving_tools import Served, served, until
 
 import neo
 from neo.evaluation.answerer import load_answerer
-from neo.evaluation.openai_server import openai_messages
+from neo.evaluation.openai_server import OpenAIAnswerer, openai_messages
 from neo.serving.settings import Settings
 
 STARS = Path(__file__).parents[2] / "examples" / "images" / "stars.png"
@@ -50,6 +53,37 @@ def test_what_the_server_refuses_is_told_with_the_question(server: Served) -> No
         )
     with pytest.raises(ValueError, match=r"^question 1: [^\n]*large"):
         load_answerer(f"openai:{server.url}/v1#large").answer([QUESTION], 4)
+
+
+def stand_in(reason: str | None, together: int = 1) -> OpenAIAnswerer:
+    """A server that says a word, and ends for a reason when so many questions are under way."""
+    barrier = threading.Barrier(together)
+
+    def create(**asked: Any) -> Iterator[SimpleNamespace]:
+        barrier.wait(20)
+        for word, end in (("red", None), ("", reason)):
+            choice = SimpleNamespace(delta=SimpleNamespace(content=word), finish_reason=end)
+            yield SimpleNamespace(usage=None, choices=[choice])
+
+    chat = SimpleNamespace(completions=SimpleNamespace(create=create))
+    return OpenAIAnswerer(SimpleNamespace(base_url="http://here/v1", chat=chat), "m")  # type: ignore[arg-type]
+
+
+def test_all_questions_are_under_way_at_once() -> None:
+    assert [one.text for one in stand_in("stop", 20).answer([QUESTION] * 20, 4)] == ["red"] * 20
+
+
+@pytest.mark.parametrize(("reason", "complete"), [("stop", True), ("length", False)])
+def test_an_answer_ends_or_is_cut_off_at_its_limit(reason: str, complete: bool) -> None:
+    assert stand_in(reason).answer([QUESTION], 4)[0].complete == complete
+
+
+@pytest.mark.parametrize("reason", [None, "content_filter"])
+def test_an_answer_that_breaks_off_is_none(reason: str | None) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^question 1: the answer broke off \({reason or 'the stream ended early'}\)$"
+    ):
+        stand_in(reason).answer([QUESTION], 4)
 
 
 @pytest.mark.parametrize("address", ["", "localhost:8000", "http://", "ftp://host"])

@@ -16,12 +16,11 @@ from neo.processing.picture import picture_file
 if TYPE_CHECKING:
     from openai import OpenAI
 
-AT_ONCE = 16
-"""Questions under way at the same time."""
-
 
 class OpenAIAnswerer:
     """Such a model; see `neo.evaluation.answerer.Answerer`. Seconds include the way there and back."""
+
+    at_once = None
 
     def __init__(self, client: "OpenAI", model: str) -> None:
         self.client, self.model = client, model
@@ -29,7 +28,7 @@ class OpenAIAnswerer:
 
     def answer(self, conversations: Sequence[Messages], max_new_tokens: int) -> list[Answer]:
         """See `Answerer`."""
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(len(conversations) or 1) as pool:
             ask = partial(self._answer, max_new_tokens=max_new_tokens)
             return list(pool.map(ask, range(1, len(conversations) + 1), conversations))
 
@@ -58,13 +57,15 @@ class OpenAIAnswerer:
                         text += choice.delta.content
         except (OpenAIError, ValueError) as error:
             raise ValueError(f"question {number}: {' '.join(str(error).split())}") from error
+        if reason in (None, "content_filter"):
+            raise ValueError(f"question {number}: the answer broke off ({reason or 'the stream ended early'})")
         return Answer(
             text=text,
             seconds=time.monotonic() - start,
             seconds_to_first_token=None if first is None else first - start,
             new_tokens=usage.completion_tokens if usage else None,
             prompt_tokens=usage.prompt_tokens if usage else None,
-            complete=reason == "stop",
+            complete=reason != "length",
         )
 
 
