@@ -118,6 +118,34 @@ def test_the_fingerprint_tells_other_answers(tmp_path: Path) -> None:
     assert open_questions(path).fingerprint != before
 
 
+def test_the_fingerprint_tells_other_pictures(tmp_path: Path) -> None:
+    red, blue = (Image.new("RGB", (40, 30), color) for color in ("red", "blue"))
+    for folder, picture in (("red", red), ("moved", red), ("blue", blue)):
+        (tmp_path / folder).mkdir()
+        picture.save(tmp_path / folder / "a.png")
+    records = [{"image": "a.png", "question": "What color?", "answer": "red"}]
+    prints = [open_questions(records, str(tmp_path / folder)).fingerprint for folder in ("red", "moved", "blue")]
+    assert prints[0] == prints[1] != prints[2]
+    in_memory = [open_questions([records[0] | {"image": one}]).fingerprint for one in (red, red.copy(), blue)]
+    assert in_memory[0] == in_memory[1] != in_memory[2]
+    with pytest.raises(ValueError, match=r"^test_data, record 0 \(from 0\): .*none/a\.png: cannot read the picture"):
+        _ = open_questions(records, str(tmp_path / "none")).fingerprint
+
+
+@pytest.mark.parametrize(("field", "other"), [("family", "f"), ("schema", {"type": "object"}), ("metric", "exact")])
+def test_the_fingerprint_tells_other_fields(field: str, other: Any) -> None:
+    record = {"question": "What?", "answer": "a"}
+    assert open_questions([record | {field: other}]).fingerprint != open_questions([record]).fingerprint
+
+
+def test_a_schema_that_is_none_is_told_at_once() -> None:
+    record = {"question": "What?", "answer": "{}"}
+    with pytest.raises(ValueError, match=r"^test_data, record 0 \(from 0\): the schema is not a JSON schema \('objekt' is not "):
+        open_questions([record | {"schema": {"type": "objekt"}}])
+    with pytest.raises(ValueError, match=r"^schema: the schema is not a JSON schema"):
+        open_questions([record], schema={"type": "objekt"})
+
+
 def test_drawn_pictures_are_those_of_the_test_split() -> None:
     questions = open_questions("synthetic:receipt,text", number=3)
     assert len(questions) == 9

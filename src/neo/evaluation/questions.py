@@ -19,8 +19,12 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
 
 from neo.data.config import SourceConfig
 from neo.data.permutation import permuted
@@ -28,7 +32,9 @@ from neo.data.records import NothingToLearnError, parse_question, parse_record
 from neo.data.sources import ListSource, RecordSource, open_source
 from neo.evaluation.metrics import METRICS, check_names
 from neo.evaluation.metrics.choice import letters
+from neo.evaluation.metrics.fields import check_schema
 from neo.processing import chat
+from neo.processing.picture import load_image, picture_file
 from neo.suggestion import suggestion
 
 DRAWN = "synthetic"
@@ -72,8 +78,11 @@ class Questions(Protocol):
     """A test set."""
 
     name: str
-    fingerprint: str
-    """Tells the questions and expected answers from others."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells the questions, their pictures and expected answers from others."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -96,6 +105,8 @@ def open_questions(
     """
     if number is not None and number < 1:
         raise ValueError(f"number={number} must be at least 1")
+    if schema is not None:
+        check_schema(schema, "schema")
     if isinstance(test_data, str) and test_data.partition(":")[0] == DRAWN:
         return DrawnQuestions(test_data, number or DRAWN_NUMBER)
     if isinstance(test_data, str | Path):
@@ -114,16 +125,24 @@ class RecordQuestions:
         self, source: RecordSource, number: int | None = None, schema: Mapping[str, Any] | None = None
     ) -> None:
         self.name, self._source, self._schema = source.name, source, schema
-        digest, families = hashlib.sha256(), defaultdict(list)
+        families = defaultdict(list)
         for index in range(len(source)):
-            question = self._read(index)
-            families[question.family].append(index)
-            digest.update(repr((question.text, question.expected, question.metric, question.choices)).encode())
+            families[self._read(index).family].append(index)
         if not families:
             raise ValueError(f"{source.name}: the test set holds no record")
         self._indices = sorted(index for places in families.values() for index in _some(places, number))
-        digest.update(repr(self._indices).encode())
-        self.fingerprint = digest.hexdigest()[:16]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See `Questions`; reads the files of all pictures.
+
+        Raises:
+            ValueError: a picture cannot be read; the sentence names its record.
+        """
+        digest = hashlib.sha256()
+        for question in map(self._read, self._indices):
+            digest.update(_digest(question))
+        return digest.hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -236,6 +255,23 @@ def parse_test_record(data: Any, where: str, folder: Path, caption_prompt: str) 
     )
 
 
+def _digest(question: Question) -> bytes:
+    """Of all that is asked and expected: pictures by their bytes, wherever their files are."""
+    said = [question.text, question.expected, question.metric, question.choices, question.family, question.schema]
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    for picture in question.pictures:
+        try:
+            if isinstance(picture, Image.Image | np.ndarray):
+                pixels = load_image(picture)
+                content = repr(pixels.size).encode() + pixels.tobytes()
+            else:
+                content, _ = picture_file(picture)
+        except ValueError as error:
+            raise ValueError(f"{question.where}: {error}") from error
+        digest.update(hashlib.sha256(content).digest())
+    return digest.digest()
+
+
 def _no_answer(where: str) -> str:
     return f"{where}: no answer is expected; give 'answer', 'answers' or a last turn of the assistant"
 
@@ -272,6 +308,8 @@ def _schema(data: Mapping[str, Any], where: str) -> Mapping[str, Any] | None:
             raise ValueError(f"{where}: 'schema' is not JSON ({error})") from error
     if schema is not None and not isinstance(schema, Mapping):
         raise ValueError(f"{where}: 'schema' must be a JSON schema, an object")
+    if schema is not None:
+        check_schema(schema, where)
     return schema
 
 

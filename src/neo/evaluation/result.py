@@ -59,7 +59,7 @@ def read_result(folder: str | Path) -> Result:
         )
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        with (folder / PREDICTIONS).open("rb") as file:  # of bytes, as splitlines() takes other characters for line ends
+        with (folder / PREDICTIONS).open("rb") as file:  # as bytes: a text has other line ends, too
             return Result(summary, [json.loads(line) for line in file])
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder}: {SUMMARY} or {PREDICTIONS} cannot be read ({error}); evaluate anew") from error

@@ -71,18 +71,30 @@ def _counts(case: Case) -> list[float]:
     return [right, 1, _valid(value, case), 1, total] if total else [1, 1, _valid(value, case), 1, 1]
 
 
+def check_schema(schema: Any, where: str) -> None:
+    """See that this is a JSON schema; where its references lead is not looked at.
+
+    Raises:
+        ValueError: it is none; the sentence begins with `where`.
+    """
+    jsonschema = needed("jsonschema", "JSON schemas")
+    try:
+        jsonschema.validators.validator_for(schema).check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise ValueError(f"{where}: the schema is not a JSON schema ({error.message})") from error
+
+
 def _valid(value: Any, case: Case) -> bool:
     if case.schema is None:
         return True
+    check_schema(case.schema, case.where)
     jsonschema = needed("jsonschema", "JSON schemas")
     unresolvable = needed("referencing.exceptions", "JSON schemas").Unresolvable
-    validator = jsonschema.validators.validator_for(case.schema)
     try:
-        validator.check_schema(case.schema)
-        return validator(case.schema).is_valid(value)
+        return jsonschema.validators.validator_for(case.schema)(case.schema).is_valid(value)
     except RecursionError:  # the answer is too deep to be followed
         return False
-    except (jsonschema.SchemaError, unresolvable) as error:
+    except unresolvable as error:
         raise ValueError(f"{case.where}: the schema is not a JSON schema ({error})") from error
 
 
