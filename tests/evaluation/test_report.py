@@ -54,6 +54,17 @@ def test_a_rate_of_errors_is_worst_where_it_is_high(tmp_path: Path) -> None:
     assert kinds == ["wrong"] * 2 + ["right"] * 4
 
 
+def test_what_is_neither_right_nor_wrong_is_not_called_so(tmp_path: Path) -> None:
+    records = [{"question": f"a b c d{place}?", "answer": "a b c d0?", "metric": "bleu"} for place in range(2)]
+    result = neo.evaluate(Parrot(str), records, ["bleu"])
+    kinds = re.findall(r'<article class="(\w+)"', report(result, open_questions(records)))
+    assert kinds == ["neutral"] * 2  # BLEU has no value that is right
+    records = [{"question": "a", "answer": "b"}, {"question": "a", "answer": "a", "metric": "cer"}]
+    result = neo.evaluate(Parrot(str), records)
+    kinds = re.findall(r'<article class="(\w+)"', report(result, open_questions(records)))
+    assert kinds == ["wrong", "neutral"]  # the second has no accuracy
+
+
 def test_of_many_questions_each_family_has_its_worst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report_module, "MOST", 6)
     page = page_of(tmp_path, right=0).read_text()

@@ -85,9 +85,7 @@ def _numbers(summary: Mapping[str, Any]) -> str:
 
 
 def _card(row: Row, metric: str, lower_is_better: bool, pictures: Iterable[Any]) -> str:
-    value = row["scores"].get(metric)
-    right = value is not None and (value <= 0 if lower_is_better else value >= 1)
-    kind = "right" if right else "wrong"
+    kind = _kind(row["scores"].get(metric), metric, lower_is_better)
     expected = " | ".join(dict.fromkeys(row["expected"]))
     scores = ", ".join(f"{name} {one:.3g}" for name, one in row["scores"].items())
     family = f" · {shown(row['family'])}" if row["family"] else ""
@@ -99,6 +97,13 @@ def _card(row: Row, metric: str, lower_is_better: bool, pictures: Iterable[Any])
         f"<dl><dt>question</dt><dd>{shown(row['question'])}</dd><dt>expected</dt><dd>{shown(expected)}</dd>"
         f'<dt>answer</dt><dd class="answer">{shown(row["answer"])}</dd></dl></article>\n'
     )
+
+
+def _kind(value: float | None, metric: str, lower_is_better: bool) -> str:
+    """Right or wrong, where the metric has a value that is right and the record has the metric."""
+    if value is None or not (is_share(metric) or lower_is_better):
+        return "neutral"
+    return "right" if (value <= 0 if lower_is_better else value >= 1) else "wrong"
 
 
 def _figure(source: Any) -> str:
