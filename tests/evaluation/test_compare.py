@@ -43,6 +43,32 @@ def test_more_errors_are_worse(tmp_path: Path) -> None:
     assert worse[0] > 0
 
 
+@pytest.mark.parametrize("metric", ["cer", "cider"])
+def test_a_metric_that_one_has_of_some_records_only(tmp_path: Path, metric: str) -> None:
+    """Those records count, in both."""
+    records = [{"question": f"a {place}", "answer": f"a {place}", "family": "all"} for place in range(4)]
+    records = [record | ({"metric": metric} if place % 2 else {}) for place, record in enumerate(records)]
+    neo.evaluate(Parrot(str, "one"), records, [metric], tmp_path / "all")
+    neo.evaluate(Parrot(lambda text: text.replace("3", "2"), "other"), records, ["accuracy"], tmp_path / "some")
+    for first, second in (("all", "some"), ("some", "all")):
+        found = compare(tmp_path / first, tmp_path / second)
+        assert found["metrics"][metric]["questions"] == 2
+        assert [row["question"] for row in found["changed"]] == ["a 3"]
+    same = neo.evaluate(Parrot(str, "one"), [records[1], records[3]], [metric])
+    assert found["metrics"][metric]["second"] == pytest.approx(same[metric])
+
+
+def test_records_with_metrics_of_their_own(tmp_path: Path) -> None:
+    """A metric is not asked of records that do not fit it."""
+    records = [{"question": "Is it?", "answer": "yes", "metric": "yes_no"}, {"question": "What?", "answer": "a cat"}]
+    neo.evaluate(Parrot(str), records, output=tmp_path / "out")
+    found = compare(tmp_path / "out", tmp_path / "out")
+    assert {name: one["questions"] for name, one in found["metrics"].items() if "." not in name} == {
+        "accuracy": 2,
+        "yes_no": 1,
+    }
+
+
 def test_a_model_against_itself(tmp_path: Path) -> None:
     one = evaluated(tmp_path, "one", 4)
     found = compare(one, one)

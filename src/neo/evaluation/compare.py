@@ -1,10 +1,11 @@
 """Two evaluations of the same questions: the difference with its interval, and the records that changed."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from neo.evaluation.metrics import METRICS
+from neo.evaluation.metrics import ACCURACY, METRICS
 from neo.evaluation.result import Result, read_result
 from neo.evaluation.scoring import Scored, score
 from neo.evaluation.statistics import paired_difference
@@ -32,29 +33,28 @@ def compare(first: str | Path, second: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"{first} and {second} hold answers to different questions; evaluate both on the same test set"
         )
-    scored, scored_other = _scored(one), _scored(other)
-    common = [name for name in scored if name in scored_other]
-    if not common:
+    pairs = _pairs(one, other)
+    if not pairs:
         raise ValueError(f"{first} and {second} have no metric in common; evaluate both with the same --metrics")
     metrics = {}
-    for name in common:
-        metric, more = scored[name].metric, scored[name].metric.more
+    for name, (before, after) in pairs.items():
+        metric, more = before.metric, before.metric.more
         for label, total in {name: metric.total, **{f"{name}.{key}": value for key, value in more.items()}}.items():
-            estimate = paired_difference(scored[name].counts, scored_other[name].counts, total)
+            estimate = paired_difference(before.counts, after.counts, total)
             metrics[label] = {
-                "first": float(total(scored[name].counts.sum(0))),
-                "second": float(total(scored_other[name].counts.sum(0))),
+                "first": float(total(before.counts.sum(0))),
+                "second": float(total(after.counts.sum(0))),
                 "difference": estimate.value,
                 "low": estimate.low,
                 "high": estimate.high,
-                "questions": len(scored[name].places),
+                "questions": len(before.places),
             }
     return {
         "first": one.summary["model"],
         "second": other.summary["model"],
         "data": one.summary["data"],
         "metrics": metrics,
-        "changed": _changed(one, other, common[0], scored[common[0]].metric.lower_is_better),
+        "changed": _changed(one, other, *next(iter(pairs.values()))),
     }
 
 
@@ -85,18 +85,30 @@ def comparison_table(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _scored(result: Result) -> dict[str, Scored]:
-    """What the metrics of an evaluation say, its counts included."""
-    names = [name for name in result.summary["metrics"] if name in METRICS or name == "accuracy"]
-    return score(result.rows, names)
+def _pairs(one: Result, other: Result) -> dict[str, tuple[Scored, Scored]]:
+    """What both say by each metric, of the records that have it in both."""
+    pairs = {}
+    for name in one.summary["metrics"]:
+        if name not in (ACCURACY, *METRICS):  # a further number of a metric
+            continue
+        both = zip(one.rows, other.rows, strict=True)
+        places = [place for place, rows in enumerate(both) if all(name in row["scores"] for row in rows)]
+        if places:
+            pairs[name] = _scored(one, name, places), _scored(other, name, places)
+    return pairs
 
 
-def _changed(one: Result, other: Result, metric: str, lower_is_better: bool) -> list[dict[str, Any]]:
-    sign = -1 if lower_is_better else 1
+def _scored(result: Result, name: str, places: list[int]) -> Scored:
+    """A metric of some of the rows, its counts included."""
+    return replace(score([result.rows[place] for place in places], [name])[name], places=places)
+
+
+def _changed(one: Result, other: Result, first: Scored, second: Scored) -> list[dict[str, Any]]:
+    sign = -1 if first.metric.lower_is_better else 1
 
     def rows() -> Iterator[dict[str, Any]]:
-        for row, then in zip(one.rows, other.rows, strict=True):
-            before, after = row["scores"].get(metric), then["scores"].get(metric)
+        for place, before, after in zip(first.places, first.scores.tolist(), second.scores.tolist(), strict=True):
+            row, then = one.rows[place], other.rows[place]
             if before != after:
                 yield {
                     "where": row["where"],
