@@ -2,6 +2,8 @@
 
 import base64
 import contextlib
+import json
+import logging
 import socket
 import threading
 import time
@@ -16,6 +18,7 @@ from PIL import Image
 
 from neo.inference.chat import ChatModel
 from neo.inference.engine import Engine
+from neo.serving.logs import JsonLines
 from neo.serving.run import Server
 from neo.serving.settings import Settings
 
@@ -54,6 +57,16 @@ def until(true: Callable[[], object], seconds: float = 60, pause: float = 0.01) 
     while not true():
         assert time.monotonic() < deadline, "it has not come"
         time.sleep(pause)
+
+
+def log_lines(records: list[logging.LogRecord], logger: str = "neo.serving") -> list[dict]:
+    """What the server has logged."""
+    return [json.loads(JsonLines().format(record)) for record in records if record.name.startswith(logger)]
+
+
+def request_lines(records: list[logging.LogRecord]) -> list[dict]:
+    """Those of requests for answers."""
+    return [line for line in log_lines(records, "neo.serving.requests") if line["method"] == "POST"]
 
 
 @contextlib.contextmanager

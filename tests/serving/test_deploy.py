@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving_tools import ROOT, Served
 
 from neo.cli import parse
+from neo.serving.run import SHUTDOWN_SECONDS
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
@@ -175,6 +176,8 @@ def test_kubernetes_serves_behind_one_address() -> None:
     [port] = container["ports"]
     assert port["name"] == service["ports"][0]["targetPort"]
     assert port["containerPort"] == service["ports"][0]["port"] == 8000
+    [_, seconds] = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert int(seconds) + SHUTDOWN_SECONDS < pod["spec"]["terminationGracePeriodSeconds"]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container[probe]["httpGet"] == {"path": "/health", "port": port["name"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == {one["name"] for one in pod["spec"]["volumes"]}

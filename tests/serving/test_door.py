@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from serving_tools import log_lines
 
 from neo.serving import door
 from neo.serving.admission import Queue
@@ -14,15 +15,19 @@ from neo.serving.settings import Settings
 SCOPE = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": [], "client": ("10.0.0.1", 5)}
 
 
+BEGIN = {"type": "http.response.start", "status": 200, "headers": []}
+
+
 async def receive() -> dict:
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
-async def pass_through(app, queue: Queue, **settings: float) -> list[dict]:
+async def pass_through(app, queue: Queue, draining: bool = False, **settings: float) -> list[dict]:
     """What is sent for a request that an app deals with, the model being ready."""
     answering = Answering(Settings(**settings), Metrics())
     answering.ready = lambda: None  # type: ignore[assignment,method-assign,return-value]
-    sent = []
+    answering.draining = draining
+    sent: list[dict] = []
 
     async def send(message: dict) -> None:
         sent.append(message)
@@ -36,7 +41,7 @@ def test_an_answer_that_nobody_reads_gives_its_place_back(monkeypatch: pytest.Mo
     queue = Queue(1, 0)
 
     async def never_ends(scope, receive, send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send(dict(BEGIN))
         await asyncio.Event().wait()
 
     sent = asyncio.run(pass_through(never_ends, queue, request_timeout=0.1))
@@ -44,16 +49,40 @@ def test_an_answer_that_nobody_reads_gives_its_place_back(monkeypatch: pytest.Mo
     assert queue.taken == 0
 
 
-def test_a_failure_gives_the_place_back() -> None:
+@pytest.mark.parametrize("begun", [False, True], ids=["at once", "in the middle"])
+def test_a_failure_is_found_under_its_id(caplog: pytest.LogCaptureFixture, begun: bool) -> None:
     queue = Queue(1, 0)
 
     async def fails(scope, receive, send) -> None:
         assert queue.taken == 1
+        if begun:
+            await send(dict(BEGIN))
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError):
-        asyncio.run(pass_through(fails, queue))
+    with caplog.at_level("INFO"):
+        start, *body = asyncio.run(pass_through(fails, queue))
+    assert start["status"] == (200 if begun else 500)
+    assert [b"x-request-id" in message["body"] for message in body] == ([] if begun else [True])
+    told = dict(start["headers"])[b"x-request-id"].decode()
+    failure, request = log_lines(caplog.records)
+    assert "ZeroDivisionError" in failure["exception"]
+    assert failure["request_id"] == request["request_id"] == told
+    assert (request["status"], request["outcome"]) == (start["status"], "error")
     assert queue.taken == 0
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["waiting", "in the middle"])
+def test_a_request_that_the_server_cancels_is_not_ok(caplog: pytest.LogCaptureFixture, begun: bool) -> None:
+    async def is_cancelled(scope, receive, send) -> None:
+        if begun:
+            await send(dict(BEGIN))
+        raise asyncio.CancelledError
+
+    with caplog.at_level("INFO"):
+        start, *body = asyncio.run(pass_through(is_cancelled, Queue(1, 0), draining=True))
+    assert start["status"] == (200 if begun else 503)
+    assert [b"ending" in message["body"] for message in body] == ([] if begun else [True])
+    assert [line["outcome"] for line in log_lines(caplog.records)] == ["unavailable"]
 
 
 def test_a_body_is_not_read_where_there_is_no_place() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx2
 import openai
 import pytest
-from serving_tools import Served, served, until
+from serving_tools import Served, request_lines, served, until
 
 from neo.inference.cache import OutOfMemory
 from neo.serving import run
@@ -199,6 +199,30 @@ def test_a_dead_engine_is_503_and_the_end(fresh, monkeypatch: pytest.MonkeyPatch
         assert running.http.post("/v1/chat/completions", json=SHORT).status_code == 503
         until(lambda: running.server.should_exit)
         assert isinstance(running.server.error, RuntimeError)
+
+
+@pytest.mark.parametrize("signals", [1, 2], ids=["the time to finish is up", "a second signal"])
+def test_whoever_still_waits_at_the_end_is_told(
+    fresh, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, signals: int
+) -> None:
+    monkeypatch.setattr(run, "TELL_SECONDS", 4.5 if signals == 1 else 0)  # of 5
+    with caplog.at_level("INFO"), served(fresh(max_batch=2)) as running, ThreadPoolExecutor(3) as pool:
+        until(lambda: running.http.get("/health").status_code == 200)
+        with slow_engine(running) as go:
+            bodies = [LONG, LONG, LONG | {"stream": True}]
+            asked = [pool.submit(running.http.post, "/v1/chat/completions", json=body) for body in bodies]
+            until(lambda: len(running.engine.waiting) + len(running.engine.running) == 3)
+            for _ in range(signals):
+                running.server.handle_exit(signal.SIGTERM, None)
+            *plain, stream = [one.result() for one in asked]
+            go.set()
+    for response in plain:
+        assert response.status_code == 503
+        assert response.json()["error"]["message"] == "the server is ending"
+    assert '"the server is ending"' in stream.text
+    assert stream.text.endswith("data: [DONE]\n\n")
+    assert [line["outcome"] for line in request_lines(caplog.records)] == ["unavailable"] * 3
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 # --- as a process of its own ---

@@ -5,7 +5,7 @@ import json
 import openai
 import pytest
 from openai import OpenAI
-from serving_tools import ROOT, Served, about, until
+from serving_tools import ROOT, Served, about, log_lines, request_lines, until
 
 from neo.inference.chat import ChatModel
 from neo.version import __version__
@@ -195,6 +195,19 @@ def test_pictures_in_other_turns_are_400(common: Served, stars: str) -> None:
     response = common.http.post("/v1/chat/completions", json=CHAT | {"messages": messages})
     assert response.status_code == 400
     assert "user" in error_of(response)["message"]
+
+
+def test_a_stream_that_fails_says_so(serve, monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("neo.serving.answering.Answering.pieces", lambda *_: 1 // 0)
+    with serve() as served, caplog.at_level("INFO"):
+        streamed = served.http.post("/v1/chat/completions", json=CHAT | {"stream": True})
+        assert '"server_error"' in streamed.text
+        assert streamed.text.endswith("data: [DONE]\n\n")
+        until(lambda: request_lines(caplog.records))
+    assert [line["outcome"] for line in request_lines(caplog.records)] == ["error"]
+    [failure] = log_lines(caplog.records, "neo.serving.app")
+    assert "ZeroDivisionError" in failure["exception"]
+    assert failure["request_id"] == streamed.headers["x-request-id"]
 
 
 def test_an_error_inside_an_answer_is_500_and_says_nothing(serve, monkeypatch) -> None:

@@ -18,7 +18,7 @@ from neo.inference.engine import Engine
 from neo.inference.generation import Generation, Piece, Request
 from neo.processing.processor import Encoded
 from neo.processing.tokenizer import PlainText
-from neo.serving.errors import ApiError, internal, unavailable
+from neo.serving.errors import ApiError, ending, internal, unavailable
 from neo.serving.fetch import Fetcher
 from neo.serving.media import MediaError, from_data_url, open_all
 from neo.serving.metrics import Metrics
@@ -43,6 +43,9 @@ class Answering:
         self.token_text: TokenText | None = None
         self.draining = False
         """Ending: what runs is finished, nothing new is taken."""
+        self.visits: set[Visit] = set()
+        """All that are in the server, kept by the door."""
+        self._broken_off = False
         self.created = int(time.time())
         self.fetcher = Fetcher(
             settings.media_domains,
@@ -69,11 +72,17 @@ class Answering:
         """
         if self.model is None:
             raise unavailable("the model is still loading")
+        if self.draining:
+            raise ending()
         if not self.model.engine.alive:
             raise unavailable("the engine has died; the server is ending")
-        if self.draining:
-            raise unavailable("the server is ending")
         return self.model
+
+    def break_off(self) -> None:
+        """The time to finish is up: whoever still waits is told that the server is ending."""
+        self._broken_off = True
+        for visit in self.visits:
+            visit.close()
 
     def close(self) -> None:
         """End the engine and the threads."""
@@ -189,7 +198,7 @@ class Answering:
     def _submit(self, visit: Visit, request: Request, n: int) -> list[Generation]:
         engine: Engine = self.ready().engine
         if visit.closed:
-            raise gone(visit)
+            raise self._gone(visit)
         started = engine.submit_several(dataclasses.replace(request, timeout=visit.seconds_left), n)
         for generation in started:
             visit.adopt(generation)
@@ -197,7 +206,7 @@ class Answering:
 
     async def _in_thread(self, visit: Visit, prepare: Callable[[], T]) -> T:
         if visit.closed:
-            raise gone(visit)
+            raise self._gone(visit)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, prepare)
         except ValueError as error:  # sentences for users, see neo.inference
@@ -243,7 +252,7 @@ class Answering:
                     del under_way[number]
                     yield number, None
             if visit.closed:
-                raise gone(visit)
+                raise self._gone(visit)
             if under_way:
                 await visit.news.wait()
                 visit.news.clear()
@@ -273,15 +282,20 @@ class Answering:
             visit.outcome = "timeout"
             raise out_of_time()
         if generation.finish_reason == "cancelled":
-            raise gone(visit)
+            raise self._gone(visit)
         if isinstance(generation.error, OutOfMemory):
             visit.outcome = "error"
             raise unavailable("the server has no memory left for this; ask again later")
         if generation.finish_reason == "error":
-            visit.outcome = "error"
-            self.ready()  # the engine has died
+            visit.outcome = "unavailable" if self.draining else "error"
+            self.ready()  # the engine has died, or was closed
             logger.error("an answer failed", exc_info=generation.error, extra={"fields": {"request_id": visit.id}})
             raise internal()
+
+    def _gone(self, visit: Visit) -> ApiError:
+        """Why nothing more is done for a visit that is closed."""
+        visit.outcome = "unavailable" if self._broken_off else "cancelled"
+        return ending() if self._broken_off else ApiError(499, "the client has gone")
 
 
 class _Listener:
@@ -301,11 +315,6 @@ class _Listener:
             self._last = now
         with contextlib.suppress(RuntimeError):  # the loop has ended with the server
             self._loop.call_soon_threadsafe(self._news.set)
-
-
-def gone(visit: Visit) -> ApiError:
-    visit.outcome = "cancelled"
-    return ApiError(499, "the client has gone")
 
 
 def out_of_time() -> ApiError:

@@ -1,6 +1,7 @@
 """The routes."""
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from neo.serving.admission import Queue
 from neo.serving.answering import Answering
 from neo.serving.attention import look
 from neo.serving.door import Door
-from neo.serving.errors import ApiError, add_handlers
+from neo.serving.errors import ApiError, add_handlers, internal
 from neo.serving.protocol import (
     Analysis,
     Attention,
@@ -35,6 +36,8 @@ from neo.serving.protocol import (
 )
 from neo.serving.visit import Visit
 from neo.version import __version__
+
+logger = logging.getLogger(__name__)
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorResponse, "description": "The request makes no sense, or is longer than the model's context."},
@@ -91,7 +94,7 @@ def _add_answers(app: FastAPI, answering: Answering) -> None:
         if not body.stream:
             return await chat.answer(answering, visit, body)
         generations = await answering.chat(visit, body)
-        return _stream(chat.chunks(answering, visit, body, generations))
+        return _stream(visit, chat.chunks(answering, visit, body, generations))
 
     @app.post("/v1/completions", response_model=Completion, responses={**REFUSALS, **STREAM})
     async def completions(body: CompletionRequest, visit: Visiting) -> Any:
@@ -100,7 +103,7 @@ def _add_answers(app: FastAPI, answering: Answering) -> None:
         if not body.stream:
             return await text.answer(answering, visit, body)
         generations = await answering.complete(visit, body)
-        return _stream(text.chunks(answering, visit, body, generations))
+        return _stream(visit, text.chunks(answering, visit, body, generations))
 
     @app.post("/analyze", response_model=Analysis, responses=REFUSALS)
     async def analyze(
@@ -155,7 +158,7 @@ def _add_facts(app: FastAPI, answering: Answering) -> None:
         return Response(answering.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _stream(chunks: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
+def _stream(visit: Visit, chunks: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
     """Server-sent events that end in [DONE]; what goes wrong on the way is one of them."""
 
     async def events() -> AsyncIterator[str]:
@@ -164,6 +167,10 @@ def _stream(chunks: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
                 yield f"data: {json.dumps(chunk)}\n\n"
         except ApiError as error:
             yield f"data: {json.dumps(error.body())}\n\n"
+        except Exception:
+            visit.outcome = "error"
+            logger.exception("a stream failed", extra={"fields": {"request_id": visit.id}})
+            yield f"data: {json.dumps(internal().body())}\n\n"
         yield "data: [DONE]\n\n"
 
     return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})

@@ -14,8 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from neo.serving import logs, playground
 from neo.serving.admission import ApiKeys, Queue, RateLimit
 from neo.serving.answering import Answering
-from neo.serving.errors import ApiError
+from neo.serving.errors import ApiError, ending, internal
 from neo.serving.visit import Visit
+
+logger = logging.getLogger(__name__)
 
 OPEN = ("/health", *playground.FILES)
 """Routes without a key."""
@@ -42,6 +44,7 @@ class Door:
         scope.setdefault("state", {})["visit"] = visit
         body = _Body(receive, visit, self.settings.max_body_bytes)
         answer = _Answer(send, visit)
+        self.answering.visits.add(visit)
         try:
             self._let_in(scope, headers, visit)
             async with asyncio.timeout(self.settings.request_timeout + LAST_SECONDS):
@@ -51,10 +54,20 @@ class Door:
         except ApiError as error:
             await body.drain()
             await error.response()(scope, receive, answer.send)
+        except asyncio.CancelledError:  # by whoever runs the server, whose patience is over: this task ends anyway
+            visit.outcome = "unavailable" if self.answering.draining else "cancelled"
+            if answer.status is None:
+                await ending().response()(scope, receive, answer.send)
+        except Exception:
+            visit.outcome = "error"
+            logger.exception("a request failed", extra={"fields": {"request_id": visit.id}})
+            if answer.status is None:
+                await internal().response()(scope, receive, answer.send)
         finally:
+            self.answering.visits.discard(visit)
             body.forget()
             visit.close()
-            self._see_off(scope, visit, answer.status)
+            self._see_off(scope, visit, answer)
 
     def _let_in(self, scope: Scope, headers: Headers, visit: Visit) -> None:
         if scope["path"] in OPEN:
@@ -86,11 +99,11 @@ class Door:
                 self.answering.metrics.rejections.labels(error.code).inc()
             raise
 
-    def _see_off(self, scope: Scope, visit: Visit, status: int | None) -> None:
+    def _see_off(self, scope: Scope, visit: Visit, answer: "_Answer") -> None:
         seconds = time.monotonic() - visit.began
-        fields = {"request_id": visit.id, "method": scope["method"], "path": scope["path"], "status": status}
+        fields = {"request_id": visit.id, "method": scope["method"], "path": scope["path"], "status": answer.status}
         if scope["method"] == "POST":
-            outcome = visit.outcome or _outcome(status)
+            outcome = visit.outcome or _outcome(answer)
             fields |= {"outcome": outcome} | self._measure(visit, outcome, seconds)
         if visit.answers:
             self.queue.leave(visit.answers, seconds)
@@ -161,6 +174,7 @@ class _Answer:
     def __init__(self, send: Send, visit: Visit) -> None:
         self._send, self._visit = send, visit
         self.status: int | None = None
+        self.complete = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -169,6 +183,8 @@ class _Answer:
             headers["x-request-id"] = self._visit.id
             headers["x-content-type-options"] = "nosniff"
         await self._send(message)
+        if message["type"] == "http.response.body":
+            self.complete = not message.get("more_body", False)
 
 
 def _too_large(most: int) -> ApiError:
@@ -179,8 +195,11 @@ def _address(scope: Scope) -> str:
     return str((scope.get("client") or ("",))[0])
 
 
-def _outcome(status: int | None) -> str:
+def _outcome(answer: _Answer) -> str:
     """Of a request, where nothing more exact is known."""
+    status = answer.status
     if status is None or status >= 500:
         return {503: "unavailable", 504: "timeout"}.get(status or 500, "error")
+    if not answer.complete:
+        return "cancelled"
     return {429: "rejected", 499: "cancelled"}.get(status, "ok" if status < 400 else "refused")

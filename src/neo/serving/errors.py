@@ -51,7 +51,7 @@ class AsciiJSON(JSONResponse):
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Let everything that goes wrong in the app be told in this shape."""
+    """Let every refusal in the app be told in this shape; the door does so for what goes wrong."""
 
     @app.exception_handler(ApiError)
     async def refused(request: Request, error: ApiError) -> Response:
@@ -67,10 +67,6 @@ def add_handlers(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         return _invalid(error, request.headers.get("content-type", "")).response()
 
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> Response:
-        return internal().response()
-
 
 def internal() -> ApiError:
     """Something went wrong that is not the asker's fault; the log has it under the request's id."""
@@ -80,6 +76,10 @@ def internal() -> ApiError:
 def unavailable(message: str) -> ApiError:
     """Not now, perhaps later."""
     return ApiError(503, message, headers={"Retry-After": "5"})
+
+
+def ending() -> ApiError:
+    return unavailable("the server is ending")
 
 
 def _invalid(error: RequestValidationError, content_type: str) -> ApiError:

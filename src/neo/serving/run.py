@@ -25,6 +25,8 @@ LAST_SECONDS = 2.0
 """How long a server with a dead engine goes on to say so at /health before it ends."""
 SHUTDOWN_SECONDS = 30
 """How long running answers have when the server is told to end."""
+TELL_SECONDS = 2.0
+"""The last of them, in which those that are not finished are broken off with a word."""
 
 
 class Server(uvicorn.Server):
@@ -59,6 +61,7 @@ class Server(uvicorn.Server):
         self._load = load
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
         watch = asyncio.create_task(self._watch())
         try:
             await super().serve(sockets)
@@ -66,10 +69,18 @@ class Server(uvicorn.Server):
             watch.cancel()
             await asyncio.to_thread(self.answering.close)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what runs."""
+        seconds = self.config.timeout_graceful_shutdown or 0
+        self._loop.call_later(seconds - TELL_SECONDS, self.answering.break_off)
+        await super().shutdown(sockets)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal: end in order; at the second one at once. Not kept, so that an ordered end is exit code 0."""
         self.force_exit = self.should_exit
         self.answering.draining = self.should_exit = True
+        if self.force_exit:
+            self._loop.call_soon_threadsafe(self.answering.break_off)
 
     async def _watch(self) -> None:
         """Load the model, then see whether its engine lives."""
