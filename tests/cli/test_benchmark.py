@@ -99,11 +99,19 @@ def test_an_unknown_task_is_named(refuse: Callable[..., str], tmp_path: Path) ->
     assert sentence in refuse("eval", *words)
 
 
-def test_data_that_cannot_be_had(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_data_that_cannot_be_had_cost_no_scores_before(
+    capsys: pytest.CaptureFixture[str],
+    tiny_checkpoint: Path,
+    tasks: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
-    (tmp_path / "mine.yaml").write_text("task: mine\ndataset_path: parquet\ndataset_kwargs: {data_files: none}\n")
-    words = ["--benchmark", "mine", "--tasks", tmp_path, "--output", tmp_path / "out", "--device", "cpu"]
-    assert main(["eval", *map(str, words)]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("neo: lmms-eval cannot load the data of mine: ")
+    (tasks / "mine.yaml").write_text("task: mine\ndataset_path: parquet\ndataset_kwargs: {data_files: none}\n")
+    words = ["--model", tiny_checkpoint, "--device", "cpu", "--tasks", tasks, "--output", tmp_path / "out"]
+    words += ["--min-pixels", 4096, "--max-pixels", 65536]
+    assert main(["eval", "--benchmark", "DocVQA,mine", *map(str, words)]) == 2
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1].startswith("neo: lmms-eval cannot load the data of mine: ")
+    assert said.out == "docvqa_val: 0.0  (anls 0; 2 questions)\n"
+    assert [one.task for one in read(tmp_path / "out")] == ["docvqa_val"]

@@ -123,7 +123,7 @@ def scores(model: Neo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
         patch.setenv("OPENAI_API_URL", f"http://127.0.0.1:{judge.server_port}")
         patch.setenv("OPENAI_API_KEY", "none")
         patch.setenv("HF_DATASETS_CACHE", str(folder / "cache"))
-        yield run(model, list(SAID), folder / "out", own_tasks=make_tasks(folder))
+        yield dict(run(model, list(SAID), folder / "out", own_tasks=make_tasks(folder)))
     judge.shutdown()
     judge.server_close()
 
@@ -225,10 +225,10 @@ def test_a_judge_that_cannot_be_asked_is_told(model: Neo, tmp_path: Path, monkey
     for key in ("OPENAI_API_KEY", "AZURE_API_KEY"):
         monkeypatch.delenv(key, raising=False)
     with pytest.raises(ValueError, match=r"mmvet: a language model marks its answers; set OPENAI_API_KEY"):
-        run(model, ["mmvet"], tmp_path / "out")
+        dict(run(model, ["mmvet"], tmp_path / "out"))
 
 
 def test_an_unknown_task_is_told(model: Neo, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("task: mine\ndataset_path: parquet\n")
     with pytest.raises(ValueError, match=r"lmms-eval has no task 'nine'.*mine"):
-        run(model, ["nine"], tmp_path / "out", own_tasks=tmp_path)
+        dict(run(model, ["nine"], tmp_path / "out", own_tasks=tmp_path))

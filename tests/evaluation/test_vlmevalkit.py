@@ -52,7 +52,7 @@ def test_scores_are_those_of_the_harness_by_their_names(
     kit: Any, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
-    scores = kit.run(model, list(PROMPTS), tmp_path / "files")
+    scores = dict(kit.run(model, list(PROMPTS), tmp_path / "files"))
     assert {task: row["questions"] for task, row in scores.items()} == dict.fromkeys(PROMPTS, 2)
     assert scores["POPE"] == {
         "Overall Overall": 50,
@@ -71,7 +71,7 @@ def test_questions_are_put_as_in_the_published_runs(
     kit: Any, model: Any, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
-    kit.run(model, [task], tmp_path / "files")
+    dict(kit.run(model, [task], tmp_path / "files"))
     asked = sorted(model.model.asked, key=lambda one: PROMPTS[task].index(one.text))
     assert [one.text for one in asked] == PROMPTS[task]
     assert [one.task for one in asked] == [task, task]
@@ -80,7 +80,8 @@ def test_questions_are_put_as_in_the_published_runs(
 
 def test_questions_in_the_harness_own_words(kit: Any, model: Any, tmp_path: Path) -> None:
     model.prompts = "harness"
-    assert kit.run(model, ["DocVQA_VAL"], tmp_path / "files", limit=1)["DocVQA_VAL"]["questions"] == 1
+    ((_, scores),) = kit.run(model, ["DocVQA_VAL"], tmp_path / "files", limit=1)
+    assert scores["questions"] == 1
     assert [one.text for one in model.model.asked] == ["Question: What is written?"]
 
 
@@ -106,7 +107,7 @@ def test_who_marks_the_answers(
 ) -> None:
     if key:
         monkeypatch.setenv("OPENAI_API_KEY", key)
-    kit.run(model, list(judges), tmp_path / "files")
+    dict(kit.run(model, list(judges), tmp_path / "files"))
     assert {task: kit.judge(task) for task in judges} == judges
     assert judges == importlib.import_module("vlmeval.dataset").JUDGES
 

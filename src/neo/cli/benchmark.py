@@ -1,12 +1,20 @@
 """`neo eval --benchmark` and `neo eval --table`."""
 
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from neo.cli.console import quiet_transformers, say
+
+if TYPE_CHECKING:
+    from neo.evaluation.table import Measured
+
+Results = tuple[Iterator[tuple[str, dict[str, float]]], dict[str, Any]]
+"""Tasks and their scores as they come, and how they are asked."""
 
 
 def add_benchmark_options(parser: ArgumentParser) -> None:
@@ -49,18 +57,23 @@ def run_benchmarks(options: Namespace) -> int:
     known = [benchmark(name, options.harness) for name in names]
     tasks = [one.task(options.harness) if one else name for one, name in zip(known, names, strict=True)]
     quiet_transformers()
-    folder = Path(options.output)
+    folder, stdout = Path(options.output), sys.stdout
     with redirect_stdout(sys.stderr):  # tasks print as they please
         run = _lmms_eval if options.harness == "lmms-eval" else _vlmevalkit
-        scores, settings = run(options, tasks, folder)
-    for task in tasks:
-        questions = int(scores[task].pop("questions"))
-        found = Measured(options.model, options.harness, task, scores[task], questions, options.limit, settings)
-        write(found, folder)
-        score = "" if found.score is None else f"{found.score:.1f}  "
-        details = ", ".join(f"{name} {value:.4g}" for name, value in found.scores.items())
-        say(f"{task}: {score}({details}; {questions} questions)")
+        results, settings = run(options, tasks, folder)
+        for task, scores in results:
+            questions = int(scores.pop("questions"))
+            found = Measured(options.model, options.harness, task, scores, questions, options.limit, settings)
+            write(found, folder)
+            with redirect_stdout(stdout):
+                say(_line(found))
     return 0
+
+
+def _line(found: "Measured") -> str:
+    score = "" if found.score is None else f"{found.score:.1f}  "
+    details = ", ".join(f"{name} {value:.4g}" for name, value in found.scores.items())
+    return f"{found.task}: {score}({details}; {found.questions} questions)"
 
 
 def show_table(options: Namespace) -> int:
@@ -77,10 +90,8 @@ def _model_options(options: Namespace) -> dict:
     return where | {name: options[name] for name in given if options[name] is not None}
 
 
-def _lmms_eval(options: Namespace, tasks: list[str], folder: Path) -> tuple[dict[str, dict[str, float]], dict]:
+def _lmms_eval(options: Namespace, tasks: list[str], folder: Path) -> Results:
     try:
-        from tenacity import RetryError
-
         from neo.evaluation.lmms_eval import Neo, run
     except ModuleNotFoundError as error:
         raise ValueError(
@@ -91,14 +102,10 @@ def _lmms_eval(options: Namespace, tasks: list[str], folder: Path) -> tuple[dict
     model = Neo(options.model, prompts=options.prompts, device=options.device, **_model_options(options))
     own = Path(options.tasks) if options.tasks else None
     settings = {"prompts": options.prompts, "pixels": {task: model.model.bounds(task) for task in tasks}}
-    try:
-        return run(model, tasks, folder / "files", options.limit, own), settings
-    except RetryError as error:  # lmms-eval tries several times to fetch a task's data
-        why = error.last_attempt.exception()
-        raise ValueError(f"lmms-eval cannot load the data of {', '.join(tasks)}: {why}") from error
+    return run(model, tasks, folder / "files", options.limit, own), settings
 
 
-def _vlmevalkit(options: Namespace, tasks: list[str], folder: Path) -> tuple[dict[str, dict[str, float]], dict]:
+def _vlmevalkit(options: Namespace, tasks: list[str], folder: Path) -> Results:
     try:
         from neo.evaluation.vlmevalkit import Neo, judge, run
     except ModuleNotFoundError as error:
@@ -108,5 +115,5 @@ def _vlmevalkit(options: Namespace, tasks: list[str], folder: Path) -> tuple[dic
 
     model = Neo(options.model, prompts=options.prompts, device=options.device, **_model_options(options))
     pixels = {task: model.model.bounds(task) for task in tasks}
-    scores = run(model, tasks, folder / "files", options.limit)
-    return scores, {"prompts": options.prompts, "pixels": pixels, "judge": {task: judge(task) for task in tasks}}
+    settings = {"prompts": options.prompts, "pixels": pixels, "judge": {task: judge(task) for task in tasks}}
+    return run(model, tasks, folder / "files", options.limit), settings

@@ -8,7 +8,7 @@ Importing lmms-eval lets cut-off pictures pass as whole ones in the whole proces
 
 import re
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
+from tenacity import RetryError
 
 from neo.evaluation.benchmarks import benchmark, check_judge
 from neo.evaluation.harness import LETTER, OPEN, REASON_CHOICE, REASON_OPEN, SHORT, YES_NO, Asked, BenchmarkModel, Style
@@ -128,8 +129,8 @@ def _read(messages: Sequence[Mapping[str, Any]], task: str) -> tuple[str | None,
 
 def run(
     model: Neo, tasks: Sequence[str], folder: Path, limit: int | None = None, own_tasks: Path | None = None
-) -> dict[str, dict[str, float]]:
-    """Run tasks of lmms-eval.
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Run tasks of lmms-eval, one after the other.
 
     Args:
         model: who answers.
@@ -138,11 +139,11 @@ def run(
         limit: questions of each task; all unless given.
         own_tasks: folder of more task files; where one has the name of lmms-eval's, it counts.
 
-    Returns:
-        For each task its scores by their names, and the number of its questions under "questions".
+    Yields:
+        For each task its name, and its scores by their names with the number of its questions under "questions".
 
     Raises:
-        ValueError: there is no such task, or no language model to mark its answers.
+        ValueError: there is no such task, no language model to mark its answers, or its data cannot be loaded.
     """
     known = [one for one in (benchmark(name, "lmms-eval") for name in tasks) if one is not None]
     root = Path(builtin.__file__).parent
@@ -155,18 +156,15 @@ def run(
             raise ValueError(f"lmms-eval has no task {name!r}{suggestion(name, manager.all_tasks)}")
         check_judge(name, "lmms-eval")
     folder.mkdir(parents=True, exist_ok=True)
-    found = simple_evaluate(
-        model,
-        tasks=list(tasks),
-        task_manager=manager,
-        limit=limit,
-        bootstrap_iters=0,
-        log_samples=False,
-        cli_args=Namespace(output_path=str(folder), process_with_media=False),
-    )
-    return {
-        name: _scores(found["results"][name]) | {"questions": found["n-samples"][name]["effective"]} for name in tasks
-    }
+    settings = Namespace(output_path=str(folder), process_with_media=False)
+    how = {"limit": limit, "bootstrap_iters": 0, "log_samples": False, "cli_args": settings}
+    for name in tasks:
+        try:
+            found = simple_evaluate(model, tasks=[name], task_manager=manager, **how)
+        except RetryError as error:  # it tries several times to fetch the data
+            why = error.last_attempt.exception()
+            raise ValueError(f"lmms-eval cannot load the data of {name}: {why}") from error
+        yield name, _scores(found["results"][name]) | {"questions": found["n-samples"][name]["effective"]}
 
 
 def _scores(row: Mapping[str, Any]) -> dict[str, float]:
@@ -174,6 +172,6 @@ def _scores(row: Mapping[str, Any]) -> dict[str, float]:
     scores: dict[str, float] = {}
     for key, value in row.items():
         name = key.partition(",")[0]
-        if isinstance(value, int | float) and not name.endswith("_stderr"):
+        if isinstance(value, int | float) and "_stderr" not in name:
             scores.setdefault(name, float(value))
     return scores

@@ -7,7 +7,7 @@ import os
 import re
 import string
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from numbers import Real
 from pathlib import Path
@@ -88,11 +88,13 @@ def judge(task: str) -> str | None:
     return fields.get("judge")
 
 
-def run(model: Neo, tasks: Sequence[str], folder: Path, limit: int | None = None) -> dict[str, dict[str, float]]:
-    """Run data sets of VLMEvalKit, the first `limit` questions of each; its files come into a folder of each run.
+def run(
+    model: Neo, tasks: Sequence[str], folder: Path, limit: int | None = None
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Run data sets of VLMEvalKit, the first `limit` questions of each, in turn; its files go below `folder`.
 
-    Returns:
-        For each data set its scores by their names, and the number of its questions under "questions".
+    Yields:
+        For each data set its name, and its scores by their names with the number of its questions under "questions".
 
     Raises:
         ValueError: there is no such data set, or no language model to mark its answers.
@@ -103,7 +105,8 @@ def run(model: Neo, tasks: Sequence[str], folder: Path, limit: int | None = None
         check_judge(task, "vlmevalkit")
     place = folder / time.strftime("%Y%m%d-%H%M%S")  # in a folder with answers VLMEvalKit would not ask again
     place.mkdir(parents=True)
-    return {task: _run(model, task, place, limit) for task in tasks}
+    for task in tasks:
+        yield task, _run(model, task, place, limit)
 
 
 def _run(model: Neo, task: str, place: Path, limit: int | None) -> dict[str, float]:
