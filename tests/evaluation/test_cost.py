@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from answering import Parrot
@@ -18,7 +19,7 @@ apis:
   dear: {per_million_input_tokens: 5, per_million_output_tokens: 50}
   cheap: {per_million_input_tokens: 0.01, per_million_output_tokens: 0.1}
 """
-BENCH = {
+BENCH: dict[str, Any] = {
     "model": "neo-demo",
     "new_tokens": 10,
     "rows": [
@@ -45,6 +46,15 @@ def test_an_answer_on_a_machine_and_from_an_api(prices: Path) -> None:
     assert cost(rows, "dear", read_prices(prices))["per_1000"] == pytest.approx(1000 * (0.0125 + 0.00125))
     with pytest.raises(ValueError, match="dear: it is paid by the token, but does not tell"):
         cost([rows[0] | {"new_tokens": None}], "dear", read_prices(prices))
+
+
+def test_a_model_behind_a_server_is_priced_by_its_name(prices: Path) -> None:
+    rows = [{"machine_seconds": 1.0, "prompt_tokens": 1000, "new_tokens": 10}]
+    found = cost(rows, "openai:https://api.example/v1#dear", read_prices(prices))
+    assert found["per_1000"] == pytest.approx(1000 * (0.005 + 0.0005))
+    for model in ("openai:https://api.example/v1#other", "openai:https://api.example/v1"):
+        with pytest.raises(ValueError, match=rf"^{model}: the prices' 'apis' do not name this model"):
+            cost(rows, model, read_prices(prices))
 
 
 def test_from_where_on_a_machine_is_cheaper(prices: Path) -> None:
@@ -85,9 +95,10 @@ def test_the_example() -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
+        (PRICES.replace("per_hour: 3.6", "per_hour: 0"), "machine: per_hour must be a number above 0, not 0"),
         ("a: [", r"prices\.yaml: the prices cannot be read"),
         ("[1]", "'machine' must be there"),
-        (PRICES.replace("per_hour: 3.6", "per_hour: much"), "machine: per_hour must be a number from 0 up, not 'much'"),
+        (PRICES.replace("per_hour: 3.6", "per_hour: much"), "machine: per_hour must be a number above 0, not 'much'"),
         (PRICES.replace("5, per_million_output_tokens: 50", "-5"), "apis, dear: per_million_input_tokens must be a n"),
         (PRICES.replace("request:", "requests:"), "'request' must be there"),
     ],
@@ -102,7 +113,25 @@ def test_measurements_that_are_none(prices: Path, tmp_path: Path) -> None:
     bench = tmp_path / "bench.json"
     with pytest.raises(ValueError, match=r"bench\.json: what neo bench --json printed cannot be read"):
         write_costs(bench, prices, tmp_path)
-    for content in ("{}", "[]", '{"rows": [{}], "new_tokens": 1}', '{"rows": [], "new_tokens": 1}'):
-        bench.write_text(content)
-        with pytest.raises(ValueError, match=r"bench\.json: "):
+    row = BENCH["rows"][0]
+    for content, sentence in (
+        ({}, "these are not the measurements that neo bench --json prints"),
+        ([], "these are not the measurements that neo bench --json prints"),
+        (BENCH | {"model": None}, "these are not the measurements that neo bench --json prints"),
+        (BENCH | {"rows": 1}, "these are not the measurements that neo bench --json prints"),
+        (BENCH | {"rows": []}, "neo bench measured no batch size"),
+        (BENCH | {"rows": [{}]}, "rows: batch_size must be a number above 0, not None"),
+        (BENCH | {"rows": [3]}, "rows: batch_size must be a number above 0, not None"),
+        (BENCH | {"rows": [row | {"step_s": "a"}]}, "rows: step_s must be a number above 0, not 'a'"),
+        (BENCH | {"rows": [row | {"step_s": 0}]}, "rows: step_s must be a number above 0, not 0"),
+        (BENCH | {"new_tokens": 0}, "new_tokens must be a number above 0, not 0"),
+    ):
+        bench.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=rf"bench\.json: {sentence}"):
             write_costs(bench, prices, tmp_path)
+
+
+def test_a_file_where_the_page_should_be(prices: Path, tmp_path: Path) -> None:
+    (tmp_path / "bench.json").write_text(json.dumps(BENCH))
+    with pytest.raises(ValueError, match=r"prices\.yaml: there can be no such folder \(File exists\)"):
+        write_costs(tmp_path / "bench.json", prices, prices)

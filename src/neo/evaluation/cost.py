@@ -78,20 +78,38 @@ def read_prices(path: str | Path) -> Prices:
     return Prices(
         currency=str(content.get("currency", "USD")),
         machine=str(parts["machine"].get("name", "machine")),
-        per_hour=_amount(parts["machine"], "per_hour", f"{path}: machine"),
+        per_hour=_amount(parts["machine"], "per_hour", f"{path}: machine", above_0=True),
         apis=apis,
         input_tokens=_amount(parts["request"], "input_tokens", f"{path}: request"),
         output_tokens=_amount(parts["request"], "output_tokens", f"{path}: request"),
     )
 
 
+def api_price(model: str, prices: Prices) -> ApiPrice | None:
+    """A model's price by the token; None for one that runs on the machine.
+
+    Args:
+        model: as the prices name it; behind "openai:" by what stands behind the #.
+        prices: with those of APIs.
+
+    Raises:
+        ValueError: it is behind "openai:" and has no price: whose machine answers there is not known.
+    """
+    served = model.startswith("openai:")
+    price = prices.apis.get(model.partition("#")[2] if served else model)
+    if served and price is None:
+        raise ValueError(f"{model}: the prices' 'apis' do not name this model; name it there as behind the #")
+    return price
+
+
 def cost(rows: Sequence[Row], model: str, prices: Prices) -> dict[str, Any]:
     """What 1 000 of the questions cost: by tokens where prices name the model, else by the machine's time.
 
     Raises:
-        ValueError: the model is paid by the token, and its tokens are not known.
+        ValueError: as `api_price`, or the model is paid by the token, and its tokens are not known.
     """
-    if model not in prices.apis:
+    price = api_price(model, prices)
+    if price is None:
         seconds = sum(row["machine_seconds"] for row in rows) / len(rows)
         return {
             "per_1000": 1000 * seconds / 3600 * prices.per_hour,
@@ -103,7 +121,7 @@ def cost(rows: Sequence[Row], model: str, prices: Prices) -> dict[str, Any]:
         raise ValueError(f"{model}: it is paid by the token, but does not tell how many tokens its answers took")
     means = [sum(column) / len(rows) for column in zip(*counts, strict=True)]
     return {
-        "per_1000": 1000 * prices.apis[model].of(means[0], means[1]),
+        "per_1000": 1000 * price.of(means[0], means[1]),
         "currency": prices.currency,
         "price": f"{means[0]:.0f} tokens of a question and {means[1]:.0f} of an answer",
     }
@@ -120,20 +138,7 @@ def break_even(bench: Mapping[str, Any], prices: Prices) -> dict[str, Any]:
     Raises:
         ValueError: the measurements are not those of `neo bench --json`.
     """
-    try:
-        rows = [
-            {
-                "batch_size": row["batch_size"],
-                "requests_per_hour": 3600
-                * row["batch_size"]
-                / (row["first_token_s"] + bench["new_tokens"] * row["step_s"]),
-            }
-            for row in bench["rows"]
-        ]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"these are not the measurements that neo bench --json prints ({error} is missing)") from error
-    if not rows:
-        raise ValueError("neo bench measured no batch size; there is nothing to compute costs from")
+    rows = _speeds(bench)
     for row in rows:
         row["per_1000"] = 1000 * prices.per_hour / row["requests_per_hour"]
     most = max(row["requests_per_hour"] for row in rows) * HOURS
@@ -153,6 +158,21 @@ def break_even(bench: Mapping[str, Any], prices: Prices) -> dict[str, Any]:
         "machine": rows,
         "apis": apis,
     }
+
+
+def _speeds(bench: Any) -> list[dict[str, Any]]:
+    """The numbers of requests at the same time that were measured, each with its requests an hour."""
+    if not (isinstance(bench, dict) and isinstance(bench.get("model"), str) and isinstance(bench.get("rows"), list)):
+        raise ValueError("these are not the measurements that neo bench --json prints: 'model' or 'rows' is missing")
+    if not bench["rows"]:
+        raise ValueError("neo bench measured no batch size; there is nothing to compute costs from")
+    new_tokens = _amount(bench, "new_tokens", above_0=True)
+    rows = []
+    for row in bench["rows"]:
+        batch = _amount(row, "batch_size", "rows", above_0=True)
+        seconds = _amount(row, "first_token_s", "rows") + new_tokens * _amount(row, "step_s", "rows", above_0=True)
+        rows.append({"batch_size": row["batch_size"], "requests_per_hour": 3600 * batch / seconds})
+    return rows
 
 
 def cost_table(costs: Mapping[str, Any]) -> str:
@@ -219,7 +239,10 @@ def write_costs(bench: str | Path, prices: str | Path, folder: str | Path) -> st
     except ValueError as error:
         raise ValueError(f"{bench}: {error}" if not str(error).startswith(str(prices)) else str(error)) from error
     folder = Path(folder).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{folder}: there can be no such folder ({error.strerror}); give another output") from error
     (folder / "cost.json").write_text(json.dumps(costs, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     table = cost_table(costs)
     (folder / "cost.md").write_text(table + "\n![Cost of a month by requests](cost.png)\n", encoding="utf-8")
@@ -227,8 +250,10 @@ def write_costs(bench: str | Path, prices: str | Path, folder: str | Path) -> st
     return table
 
 
-def _amount(part: Any, name: str, where: str) -> float:
+def _amount(part: Any, name: str, where: str = "", above_0: bool = False) -> float:
     value = part.get(name) if isinstance(part, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise ValueError(f"{where}: {name} must be a number from 0 up, not {value!r}")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value < float("inf") or (above_0 and not value):
+        place, least = f"{where}: " if where else "", "above 0" if above_0 else "from 0 up"
+        raise ValueError(f"{place}{name} must be a number {least}, not {value!r}")
     return float(value)
