@@ -22,7 +22,9 @@ async def receive() -> dict:
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
-async def pass_through(app, queue: Queue, draining: bool = False, **settings: float) -> list[dict]:
+async def pass_through(
+    app, queue: Queue, draining: bool = False, path: str = "/v1/completions", **settings: float
+) -> list[dict]:
     """What is sent for a request that an app deals with, the model being ready."""
     answering = Answering(Settings(**settings), Metrics())
     answering.ready = lambda: None  # type: ignore[assignment,method-assign,return-value]
@@ -32,7 +34,7 @@ async def pass_through(app, queue: Queue, draining: bool = False, **settings: fl
     async def send(message: dict) -> None:
         sent.append(message)
 
-    await Door(app, answering, queue)(dict(SCOPE), receive, send)
+    await Door(app, answering, queue)(SCOPE | {"path": path}, receive, send)
     return sent
 
 
@@ -83,6 +85,27 @@ def test_a_request_that_the_server_cancels_is_not_ok(caplog: pytest.LogCaptureFi
     assert start["status"] == (200 if begun else 503)
     assert [b"ending" in message["body"] for message in body] == ([] if begun else [True])
     assert [line["outcome"] for line in log_lines(caplog.records)] == ["unavailable"]
+
+
+@pytest.mark.parametrize(("status", "wait"), [(200, 0.9), (400, 1.0), (404, 1.0), (503, 1.0)])
+def test_only_answers_tell_how_long_one_takes(status: int, wait: float) -> None:
+    queue = Queue(1, 0)
+
+    async def app(scope, receive, send) -> None:
+        await send(BEGIN | {"status": status})
+        await send({"type": "http.response.body"})
+
+    asyncio.run(pass_through(app, queue))
+    assert queue.taken == 0
+    assert queue._seconds == pytest.approx(wait, abs=0.05)
+
+
+def test_other_routes_take_no_place() -> None:
+    async def app(scope, receive, send) -> None:
+        await send(BEGIN | {"status": 404})
+        await send({"type": "http.response.body"})
+
+    assert asyncio.run(pass_through(app, Queue(0, 0), path="/nope"))[0]["status"] == 404
 
 
 def test_a_body_is_not_read_where_there_is_no_place() -> None:

@@ -155,7 +155,7 @@ def test_while_it_loads_it_says_so(fresh) -> None:
             assert "loading" in response.json()["error"]["message"]
             assert response.headers["retry-after"]
         assert running.http.get("/version").status_code == 200
-        assert "neo_engine_up" not in running.http.get("/metrics").text
+        assert "neo_engine_up 0.0" in running.http.get("/metrics").text
         loaded.set()
         until(lambda: running.http.get("/health").status_code == 200)
         assert running.http.post("/v1/chat/completions", json=SHORT).status_code == 200

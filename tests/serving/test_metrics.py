@@ -5,6 +5,8 @@ import re
 from prometheus_client.parser import text_string_to_metric_families
 from serving_tools import ROOT, Served, about, data_url, until
 
+from neo.serving.metrics import KINDS, OUTCOMES, REASONS, Metrics
+
 PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 CHAT = {"model": "neo-demo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
 
@@ -45,6 +47,15 @@ def test_what_is_counted(serve, stars: str) -> None:
         assert 0 < count["neo_cache_kept_ratio"] < 1
         assert after["neo_cache_usage_ratio"] == 0
         assert after["neo_preemptions_total"] == 0
+
+
+def test_labels_are_there_before_anything_happens() -> None:
+    text = Metrics().text().decode()
+    for name, labels in (("requests", OUTCOMES), ("rejections", REASONS), ("decode_errors", KINDS)):
+        counted = re.findall(rf'^neo_{name}_total{{\w+="(\w+)"}} 0.0$', text, re.MULTILINE)
+        assert sorted(counted) == sorted(labels)
+        [told] = re.findall(rf"^\| `neo_{name}_total` .*: (.*) \|$", PAGE, re.MULTILINE)
+        assert re.findall(r"(\w+)(?:$|,| \()", told) == list(labels)
 
 
 def test_refusals_at_the_door_are_counted(serve) -> None:

@@ -8,6 +8,7 @@ from openai import OpenAI
 from serving_tools import ROOT, Served, about, log_lines, request_lines, until
 
 from neo.inference.chat import ChatModel
+from neo.serving.door import ANSWERS
 from neo.version import __version__
 
 CHAT = {"model": "neo-demo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
@@ -156,11 +157,25 @@ def test_errors_can_quote_what_is_no_text(common: Served) -> None:
     error_of(response)
 
 
-def test_no_such_route_or_method(common: Served) -> None:
-    for method, path, status in (("GET", "/v2", 404), ("GET", "/v1/completions", 405), ("POST", "/v1/models", 405)):
-        response = common.http.request(method, path)
-        assert response.status_code == status
-        error_of(response)
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v2", 404),
+        ("POST", "/v1/chat/completions/", 404),
+        ("GET", "/v1/completions", 405),
+        ("POST", "/v1/models", 405),
+    ],
+)
+def test_no_such_route_or_method(common: Served, method: str, path: str, status: int) -> None:
+    response = common.http.request(method, path)
+    assert response.status_code == status
+    error_of(response)
+    assert "location" not in response.headers
+
+
+def test_the_routes_that_answer_are_those_of_the_queue(common: Served) -> None:
+    routes = common.http.get("/openapi.json").json()["paths"]
+    assert sorted(path for path, route in routes.items() if "post" in route) == sorted(ANSWERS)
 
 
 @pytest.mark.parametrize("body", ["", "{", '{"model": nope}', "[" * 100_000, b"\xff\xfe", "9" * 5000])

@@ -104,7 +104,8 @@ class Queue:
             raise ApiError(429, message, code="queue_full", headers={"Retry-After": str(wait)})
         self.taken += answers
 
-    def leave(self, answers: int, seconds: float) -> None:
-        """Give places back, after so many seconds."""
+    def leave(self, answers: int, seconds: float | None = None) -> None:
+        """Give places back, after so many seconds where they were answered."""
         self.taken -= answers
-        self._seconds += 0.1 * (seconds - self._seconds)
+        if seconds is not None:
+            self._seconds += 0.1 * (seconds - self._seconds)

@@ -64,6 +64,7 @@ def create_app(answering: Answering, queue: Queue) -> FastAPI:
         responses=NO_KEY if answering.settings.api_keys else {},
         docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # a redirect names the host that the request named
     )
     app.add_middleware(Door, answering=answering, queue=queue)
     if answering.settings.origins:

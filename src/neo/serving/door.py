@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 OPEN = ("/health", *playground.FILES)
 """Routes without a key."""
+ANSWERS = ("/v1/chat/completions", "/v1/completions", "/analyze", "/attention")
+"""Routes that take a place in the queue and are counted."""
 LAST_SECONDS = 5
 """How long an answer that is out of time may take to say so."""
 DRAIN_SECONDS = 5
@@ -74,7 +76,7 @@ class Door:
             return
         asker = self.keys.name(headers.get("authorization", ""))
         visit.facts["key"] = asker or None
-        if scope["method"] != "POST":
+        if not _asks(scope):
             return
         self.answering.ready()
         if int(headers.get("content-length") or 0) > self.settings.max_body_bytes:
@@ -102,11 +104,11 @@ class Door:
     def _see_off(self, scope: Scope, visit: Visit, answer: "_Answer") -> None:
         seconds = time.monotonic() - visit.began
         fields = {"request_id": visit.id, "method": scope["method"], "path": scope["path"], "status": answer.status}
-        if scope["method"] == "POST":
+        if _asks(scope):
             outcome = visit.outcome or _outcome(answer)
             fields |= {"outcome": outcome} | self._measure(visit, outcome, seconds)
-        if visit.answers:
-            self.queue.leave(visit.answers, seconds)
+            if visit.answers:
+                self.queue.leave(visit.answers, seconds if outcome == "ok" else None)
         logs.requests.log(
             logging.DEBUG if scope["path"] in ("/health", "/metrics") else logging.INFO,
             "request",
@@ -189,6 +191,10 @@ class _Answer:
 
 def _too_large(most: int) -> ApiError:
     return ApiError(413, f"the body has more than {most} bytes", headers={"Connection": "close"})
+
+
+def _asks(scope: Scope) -> bool:
+    return scope["method"] == "POST" and scope["path"] in ANSWERS
 
 
 def _address(scope: Scope) -> str:

@@ -17,6 +17,9 @@ from neo.version import __version__
 
 FIRST_TOKEN = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+OUTCOMES = ("ok", "refused", "rejected", "cancelled", "timeout", "unavailable", "error")
+REASONS = ("queue_full", "rate_limit_exceeded")
+KINDS = ("address", "count", "damaged", "fetch", "format", "polyglot", "size", "thin")
 WHOLE = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
@@ -49,10 +52,15 @@ class Metrics:
         self.whole = Histogram(
             "neo_request_seconds", "Of requests that were answered.", buckets=WHOLE, registry=registry
         )
+        for counter, labels in ((self.requests, OUTCOMES), (self.rejections, REASONS), (self.decode_errors, KINDS)):
+            for label in labels:
+                counter.labels(label)  # 0 from the beginning, so that the first one is seen as a change
+        self._engine = _EngineCollector()
+        registry.register(self._engine)
 
     def watch(self, model: ChatModel, name: str) -> None:
         """Tell of this model's engine from now on."""
-        self.registry.register(_EngineCollector(model, name))
+        self._engine.served = model, name
 
     def text(self) -> bytes:
         """In Prometheus' text format."""
@@ -62,13 +70,18 @@ class Metrics:
 class _EngineCollector:
     """Reads the engine when it is asked."""
 
-    def __init__(self, model: ChatModel, name: str) -> None:
-        self._model, self._name = model, name
+    served: tuple[ChatModel, str] | None = None
+    """A model and its name; None while it loads."""
 
     def collect(self) -> Iterator[Metric]:
-        engine, model = self._model.engine, self._model.model
+        alive = self.served is not None and self.served[0].engine.alive
+        yield GaugeMetricFamily("neo_engine_up", "1 while the engine answers.", value=float(alive))
+        if self.served is not None:
+            yield from self._engine(*self.served)
+
+    def _engine(self, served: ChatModel, name: str) -> Iterator[Metric]:
+        engine, model = served.engine, served.model
         memory = engine.memory
-        yield GaugeMetricFamily("neo_engine_up", "1 while the engine answers.", value=float(engine.alive))
         yield GaugeMetricFamily("neo_requests_running", "Answers in the batch.", value=len(engine.running))
         yield GaugeMetricFamily("neo_requests_waiting", "Answers waiting for it.", value=len(engine.waiting))
         live = sum(store.capacity for store in list(memory.live))
@@ -86,7 +99,7 @@ class _EngineCollector:
         yield InfoMetricFamily(
             "neo_model", "What is served.",
             {
-                "name": self._name,
+                "name": name,
                 "version": __version__,
                 "dtype": str(model.dtype).removeprefix("torch."),
                 "device": str(model.device),
