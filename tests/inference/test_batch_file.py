@@ -68,3 +68,25 @@ def test_what_is_refused(tmp_path: Path) -> None:
     (tmp_path / "there.jsonl").write_text("")
     with pytest.raises(ValueError, match="is there already"):
         BatchFile(tmp_path / "there.jsonl", ABOUT)
+
+
+def test_what_is_there_is_overwritten_where_no_other_run_writes_it(tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    output.write_text("finished\n")
+    with BatchFile(output, ABOUT, overwrite=True) as file:
+        assert not output.exists()
+        file.add(row(0))
+        with pytest.raises(ValueError, match="another run is writing it"):
+            BatchFile(output, ABOUT, overwrite=True)
+        assert list(file.rows()) == [row(0)]
+    with BatchFile(output, {**ABOUT, "model": "other"}, overwrite=True) as file:
+        assert file.done == 0
+
+
+def test_what_was_refused_is_not_locked(tmp_path: Path) -> None:
+    output, other = tmp_path / "out.jsonl", {**ABOUT, "model": "other"}
+    BatchFile(output, ABOUT).__exit__()
+    with pytest.raises(ValueError, match="begun with another model;") as kept:
+        BatchFile(output, other)
+    assert kept.value.__traceback__  # as a notebook keeps it, and with it the file
+    BatchFile(output, other, overwrite=True).__exit__()

@@ -30,12 +30,13 @@ class BatchFile:
     Whoever opens it again with the same task finds in `done` how many rows are there; `finish` makes OUTPUT of them.
     """
 
-    def __init__(self, output: str | Path, about: dict[str, Any]) -> None:
+    def __init__(self, output: str | Path, about: dict[str, Any], overwrite: bool = False) -> None:
         """Begin, or go on.
 
         Args:
             output: the file to be; its ending says its form.
             about: what rows depend on, as JSON can say it.
+            overwrite: begin anew, in place of what is there.
 
         Raises:
             ValueError: it is there already, cannot be written, is being written, or was begun with another task.
@@ -45,7 +46,7 @@ class BatchFile:
             raise ValueError(f"{output}: answers are written to files that end in {' or '.join(ENDINGS)}")
         if self.output.suffix == ".parquet":
             _pyarrow()
-        if self.output.exists():
+        if self.output.exists() and not overwrite:
             raise ValueError(f"{output}: the file is there already; name another one, or remove it")
         if not self.output.parent.is_dir():
             raise ValueError(f"{output}: there is no folder {self.output.parent} to write into")
@@ -55,7 +56,14 @@ class BatchFile:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ValueError(f"{self.part}: another run is writing it") from None
-        self.done = self._begun(about)
+        if overwrite:
+            self._file.truncate(0)
+            self.output.unlink(missing_ok=True)
+        try:
+            self.done = self._begun(about)
+        except ValueError:
+            self._file.close()  # or it stays locked while somebody looks at the error
+            raise
 
     def _begun(self, about: dict[str, Any]) -> int:
         """Rows that are there; what a broken run has left of a line is cut off."""
