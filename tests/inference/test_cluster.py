@@ -18,6 +18,7 @@ def test_a_start_that_fails_is_tried_again_and_then_told(monkeypatch: pytest.Mon
     with pytest.raises(ValueError, match=r"^Ray does not start \(timed out during startup\)$"):
         start_ray(64)
     assert [one["num_cpus"] for one in given] == [64] * TRIES
+    assert given[0]["address"] == "local"  # not one that happens to run on this machine
     assert not given[0]["include_dashboard"]
 
 

@@ -30,7 +30,8 @@ def start_ray(processes: int) -> None:
     own: dict[str, Any] = {}
     if not os.environ.get("RAY_ADDRESS"):
         cpus = max(processes, os.cpu_count() or 1)
-        own = {"num_cpus": cpus, "include_dashboard": False}
+        # "local": otherwise Ray joins a cluster that somebody has started on this machine, or looks for one that was.
+        own = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
     for left in reversed(range(TRIES)):
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
