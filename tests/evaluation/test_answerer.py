@@ -5,7 +5,7 @@ from answering import Parrot
 from PIL import Image
 
 import neo
-from neo.evaluation.answerer import load_answerer
+from neo.evaluation.answerer import NeoAnswerer, load_answerer
 from neo.evaluation.harness import BenchmarkModel
 from neo.inference.engine import Engine
 
@@ -71,3 +71,19 @@ def test_latency_says_how_many_were_answered_at_once(at_once: int | None, batch_
     assert result.summary["latency"]["at_once"] == wanted
     how = "asked alone" if wanted == 1 else f"among {wanted} answered at the same time"
     assert f"Latency of a question {how}:" in str(result)
+
+
+def test_a_model_is_warmed_up_by_one_token(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    answer = NeoAnswerer.answer
+
+    def counting(self: NeoAnswerer, conversations: list, max_new_tokens: int) -> list:
+        asked.append(max_new_tokens)
+        return answer(self, conversations, max_new_tokens)
+
+    monkeypatch.setattr(NeoAnswerer, "answer", counting)
+    records = [{"question": "circle", "answer": "red"}]
+    neo.evaluate(tiny_checkpoint, records, max_new_tokens=2, device="cpu")
+    assert asked == [2]
+    neo.evaluate(tiny_checkpoint, records, ["latency"], max_new_tokens=2, device="cpu")
+    assert asked == [2, 1, 2]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from answering import Parrot, knows, write_colors
 
 import neo
+from neo.evaluation.answerer import NeoAnswerer
+from neo.evaluation.identity import checkpoint_of
 from neo.evaluation.result import read_result
 from neo.evaluation.summary import table
+from neo.model import names
 
 FILES = {"predictions.jsonl", "report.html", "summary.json", "table.md"}
 TIMES = ("seconds", "seconds_to_first_token", "machine_seconds")
@@ -119,8 +124,69 @@ def test_a_model_that_was_trained_on_is_asked_again(tmp_path: Path, tiny_checkpo
     neo.evaluate(str(model), data, output=out, max_new_tokens=2, device="cpu")
     (model / "trainer.json").write_text("{}")
     os.utime(model / "trainer.json", (2e9, 2e9))
-    with pytest.raises(ValueError, match="another saved"):
+    with pytest.raises(ValueError, match="with another checkpoint;"):
         neo.evaluate(model, data, output=out, max_new_tokens=2, device="cpu")
+
+
+def test_models_in_memory_are_told_by_their_weights(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    data, out = write_colors(tmp_path, 2), tmp_path / "out"
+    chat = neo.load_model(tiny_checkpoint, device="cpu")
+    before = neo.evaluate(chat, data, output=out, max_new_tokens=2)
+    again = neo.evaluate(neo.load_model(tiny_checkpoint, device="cpu"), data, output=out, max_new_tokens=2)
+    assert again.rows == before.rows  # the same model: nothing is asked
+    int8 = neo.load_model(tiny_checkpoint, device="cpu", quantization="int8")
+    less = neo.load_model(tiny_checkpoint, device="cpu", max_pixels=32768)
+    for other in (int8, NeoAnswerer(int8), less):
+        with pytest.raises(ValueError, match="with another checkpoint;"):
+            neo.evaluate(other, data, output=out, max_new_tokens=2)
+    with torch.no_grad():
+        chat.model.model.language_model.norm.weight += 0.01
+    with pytest.raises(ValueError, match="with another checkpoint;"):
+        neo.evaluate(chat, data, output=out, max_new_tokens=2)
+
+
+def test_a_name_is_the_folder_that_it_means(
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    data, out = write_colors(tmp_path, 2), tmp_path / "out"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    neo.evaluate("~/model", data, output=out, max_new_tokens=2, device="cpu")
+    os.utime(tmp_path / "model" / "config.json", (2e9, 2e9))
+    with pytest.raises(ValueError, match="with another checkpoint;"):
+        neo.evaluate("~/model", data, output=out, max_new_tokens=2, device="cpu")
+    assert checkpoint_of("neo-demo") == checkpoint_of(names.CHECKPOINTS / "neo-demo")
+
+
+@pytest.mark.parametrize("model", ["neo-dmo", None])
+def test_what_is_overwritten_stays_until_the_model_is_there(tmp_path: Path, model: Any) -> None:
+    data, out = write_colors(tmp_path), tmp_path / "out"
+    before = neo.evaluate(Parrot(knows(4)), data, output=out)
+    with pytest.raises(ValueError, match=r"unknown model 'neo-dmo'|model=None is no model: give a name"):
+        neo.evaluate(model, data, output=out, overwrite=True)
+    assert read_result(out).rows == before.rows
+
+
+def test_a_run_that_writes_is_not_overwritten(tmp_path: Path) -> None:
+    data, out = write_colors(tmp_path), tmp_path / "out"
+
+    def says(text: str) -> str:
+        with pytest.raises(ValueError, match="another run is writing it"):
+            neo.evaluate(Parrot(knows(4)), data, output=out, overwrite=True)
+        return "red"
+
+    assert neo.evaluate(Parrot(says), data, output=out)["accuracy"] == pytest.approx(1 / 6)
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"file: there can be no such folder \(File exists\); give another output"):
+        neo.evaluate(Parrot(str), [{"question": "What?", "answer": "a"}], output=tmp_path / "file")
+    (tmp_path / "predictions.jsonl").write_text("{}\n")
+    for foreign in ("{}", "[]"):
+        (tmp_path / "summary.json").write_text(foreign)
+        with pytest.raises(ValueError, match=r"summary\.json is not that of an evaluation"):
+            read_result(tmp_path)
 
 
 class Interrupted(Exception):
@@ -150,6 +216,21 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "broken").iterdir()} == FILES
     one, other = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "broken"))
     assert one == other
+
+
+def test_the_peak_of_memory_is_that_of_all_runs(tmp_path: Path) -> None:
+    data = write_colors(tmp_path)
+
+    class Growing(Parrot):
+        def peak_memory(self) -> int:
+            if len(self.asked) > 4:
+                raise Interrupted
+            return 2**30 * len(self.asked)
+
+    with pytest.raises(Interrupted):
+        neo.evaluate(Growing(knows(4)), data, output=tmp_path, batch_size=2)
+    result = neo.evaluate(Growing(knows(4)), data, ["memory"], tmp_path, batch_size=2)
+    assert result.summary["memory"]["peak_bytes"] == 4 * 2**30
 
 
 KILLED = """
@@ -196,6 +277,9 @@ def test_what_is_wrong_is_told_before_anything_is_asked(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=sentence):
             neo.evaluate(parrot, records, metrics)
+    nowhere = [{"question": "What?", "answer": "{}", "metric": "json", "schema": {"$ref": "#/nowhere"}}]
+    with pytest.raises(ValueError, match="the schema is not a JSON schema"):
+        neo.evaluate(parrot, nowhere)
     with pytest.raises(ValueError, match="at least two records"):
         neo.evaluate(parrot, records[:1], ["cider"])
     with pytest.raises(ValueError, match="batch_size=0 must be a whole number of at least 1"):

@@ -54,6 +54,8 @@ def test_choices_are_written_below_the_question() -> None:
     assert one(asked).text == f"Which?\nA. cat\nB. dog\n{HOW_TO_CHOOSE}"
     assert one(asked).pictures == ["a.png"]
     assert one(asked | {"question": "A cat or a dog?"}).text == "A cat or a dog?"
+    years = {"question": "In 2024, how many cats?", "answer": "2", "choices": ["2", "4"]}
+    assert one(years).text == f"In 2024, how many cats?\nA. 2\nB. 4\n{HOW_TO_CHOOSE}"
 
 
 def test_metric_and_schema() -> None:
@@ -70,6 +72,7 @@ def test_metric_and_schema() -> None:
         ({"question": "What?"}, r"record 0 \(from 0\): no answer is expected; give 'answer', 'answers' or"),
         ({"question": "What?", "answers": []}, "'answers' must be a list with at least one answer"),
         ({"question": "What?", "answer": ""}, "no answer is expected"),
+        ({"question": "What?", "answers": ["a", " "]}, "no answer is expected"),
         ({"conversations": [{"from": "human", "value": "What?"}]}, "no answer is expected"),
         ({"text": "Only words."}, "the record asks nothing"),
         ({"answer": "red"}, "none of conversations"),
@@ -140,10 +143,16 @@ def test_the_fingerprint_tells_other_fields(field: str, other: Any) -> None:
 
 def test_a_schema_that_is_none_is_told_at_once() -> None:
     record = {"question": "What?", "answer": "{}"}
-    with pytest.raises(ValueError, match=r"^test_data, record 0 \(from 0\): the schema is not a JSON schema \('objekt' is not "):
+    with pytest.raises(ValueError, match=r"^test_data, record 0 .*: the schema is not a JSON schema \('objekt' is "):
         open_questions([record | {"schema": {"type": "objekt"}}])
     with pytest.raises(ValueError, match=r"^schema: the schema is not a JSON schema"):
         open_questions([record], schema={"type": "objekt"})
+
+
+@pytest.mark.parametrize("option", [{"image_root": "."}, {"schema": {}}])
+def test_options_of_records_are_not_for_drawn_questions(option: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"^synthetic:text: image_root and schema are for records"):
+        open_questions("synthetic:text", **option)
 
 
 def test_drawn_pictures_are_those_of_the_test_split() -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from PIL import Image
+
 from neo.inference.chat import ChatModel
 from neo.inference.engine import Engine
 from neo.inference.generation import Completion, Generation
@@ -35,9 +37,12 @@ class Answerer(Protocol):
     """Answers questions about pictures, greedily: the same question has the same answer."""
 
     name: str
-    """What reports call it."""
-    at_once: int | None
-    """Questions that it answers at the same time at the most; None, or left out, for as many as it is given."""
+    """What reports call it. Answers that a folder keeps are taken for those of anything else of this name."""
+
+    @property
+    def at_once(self) -> int | None:
+        """Questions that it answers at the same time at the most; None, or left out, for as many as it is given."""
+        ...
 
     def answer(self, conversations: Sequence[Messages], max_new_tokens: int) -> list[Answer]:
         """The answers to some conversations, asked at the same time.
@@ -99,7 +104,9 @@ def _answer(preparing: float, said: Completion) -> Answer:
     )
 
 
-def load_answerer(model: str | Path | ChatModel | Answerer, batch_size: int = 16, **options: Any) -> Answerer:
+def load_answerer(
+    model: str | Path | ChatModel | Answerer, batch_size: int = 16, warm_up: bool = False, **options: Any
+) -> Answerer:
     """Whom a name means.
 
     Args:
@@ -107,27 +114,34 @@ def load_answerer(model: str | Path | ChatModel | Answerer, batch_size: int = 16
             transformers' `AutoModelForImageTextToText` loads; "openai:" and the address of a server (see
             `neo.evaluation.openai_server`); or what `neo.load_model` returned; or an answerer of your own.
         batch_size: questions that a NEO answers at the same time, for a name.
+        warm_up: let the model answer one token before, so that the first question is no slower than the others; not of
+            a server or an answerer of your own.
         options: of `neo.load_model`, for a name; behind "hf:" only dtype, device and download, behind "openai:" none.
 
     Raises:
         ValueError: as `neo.load_model`.
     """
-    if isinstance(model, ChatModel):
-        return NeoAnswerer(model)
-    if not isinstance(model, str | Path):
-        return model
+    answerer: Answerer
     kind, _, name = str(model).partition(":")
-    if kind == "hf":
-        from neo.evaluation.huggingface import load_huggingface
-
-        return load_huggingface(name, **_only(options, "hf:", ("dtype", "device", "download")))
-    if kind == "openai":
+    if isinstance(model, ChatModel):
+        answerer = NeoAnswerer(model)
+    elif not isinstance(model, str | Path):
+        return model
+    elif kind == "openai":
         from neo.evaluation.openai_server import load_openai
 
         return load_openai(name, **_only(options, "openai:", ()))
-    chat = load_model(model, **options)
-    chat.engine = Engine(chat.model, chat.processor, max_batch=batch_size)
-    return NeoAnswerer(chat)
+    elif kind == "hf":
+        from neo.evaluation.huggingface import load_huggingface
+
+        answerer = load_huggingface(name, **_only(options, "hf:", ("dtype", "device", "download")))
+    else:
+        chat = load_model(model, **options)
+        chat.engine = Engine(chat.model, chat.processor, max_batch=batch_size)
+        answerer = NeoAnswerer(chat)
+    if warm_up:
+        answerer.answer([[{"role": "user", "content": "Hello", "image": Image.new("RGB", (64, 64))}]], 1)
+    return answerer
 
 
 def _only(options: dict[str, Any], kind: str, known: Sequence[str]) -> dict[str, Any]:

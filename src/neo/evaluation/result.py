@@ -60,9 +60,12 @@ def read_result(folder: str | Path) -> Result:
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         with (folder / PREDICTIONS).open("rb") as file:  # as bytes: a text has other line ends, too
-            return Result(summary, [json.loads(line) for line in file])
+            rows = [json.loads(line) for line in file]
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder}: {SUMMARY} or {PREDICTIONS} cannot be read ({error}); evaluate anew") from error
+    if not isinstance(summary, dict) or not {"model", "data", "about", "metrics"} <= summary.keys():
+        raise ValueError(f"{folder}: {SUMMARY} is not that of an evaluation; give another folder, or evaluate anew")
+    return Result(summary, rows)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from neo.data.tools.walk import Track, untracked
 from neo.evaluation.answerer import Answer, Answerer, load_answerer
 from neo.evaluation.cost import Prices, cost, read_prices
+from neo.evaluation.identity import checkpoint_of, name_of
 from neo.evaluation.metrics import ACCURACY, MEASURES, check_names
 from neo.evaluation.questions import DrawnQuestions, Question, Questions, open_questions
 from neo.evaluation.report import report
@@ -81,26 +82,22 @@ def evaluate(
     price_list = None if prices is None else read_prices(prices)
     questions = open_questions(test_data, image_root, number, schema)
     about: dict[str, Any] = {
-        "model": _name(model),
-        "saved": _saved(model, load_options.get("adapter")),
+        "model": name_of(model),
+        "checkpoint": checkpoint_of(model, load_options.get("adapter"), load_options.get("download", False)),
         "options": {name: str(value) for name, value in load_options.items() if name != "download"},
         "questions": questions.fingerprint,
         "max_new_tokens": max_new_tokens,
         "batch_size": batch_size,
     }
-    folder = None if output is None else Path(output).expanduser()
-    if folder is not None:
-        _prepare(folder, overwrite)
-    if folder is not None and (folder / PREDICTIONS).exists():
-        before = _finished(folder, about)
-        rows, peak = before.rows, before.summary["peak_memory_bytes"]
+    folder = None if output is None else _folder(output)
+    if folder is not None and (folder / PREDICTIONS).exists() and not overwrite:
+        rows = _finished(folder, about)
     else:
         _check(questions, names)
-        answerer = load_answerer(model, batch_size, **load_options)
+        answerer = load_answerer(model, batch_size, **({"warm_up": "latency" in names} | load_options))
         asked = partial(_ask, answerer, questions, max_new_tokens, batch_size, track)
-        rows = list(asked(0)) if folder is None else _kept(folder, about, asked)
-        peak = answerer.peak_memory()
-    result = _measured(rows, peak, questions.name, about, names, price_list)
+        rows = list(asked(0)) if folder is None else _kept(folder, about, overwrite, asked)
+    result = _measured(rows, questions.name, about, names, price_list)
     if folder is not None:
         write_text(folder / REPORT, report(result, questions))
         result.write(folder)
@@ -112,19 +109,19 @@ evaluate_model = evaluate
 
 
 def _measured(
-    rows: list[Row], peak: int | None, data: str, about: Mapping[str, Any], names: Sequence[str], prices: Prices | None
+    rows: list[Row], data: str, about: Mapping[str, Any], names: Sequence[str], prices: Prices | None
 ) -> Result:
     """The rows with their scores, and what is said of all of them."""
     scored = score(rows, names)
     for name, one in scored.items():
         for place, value in zip(one.places, one.scores.tolist(), strict=True):
             rows[place].setdefault("scores", {})[name] = value
-    summary = {"model": about["model"], "data": data, "about": about, "peak_memory_bytes": peak}
-    summary |= summarise(rows, scored)
+    summary = {"model": about["model"], "data": data, "about": about} | summarise(rows, scored)
     if "latency" in names:
         summary["latency"] = latency(rows)
     if "memory" in names:
-        summary["memory"] = {"peak_bytes": peak}
+        peaks = [row["peak_memory_bytes"] for row in rows if row["peak_memory_bytes"] is not None]
+        summary["memory"] = {"peak_bytes": max(peaks, default=None)}
     if prices is not None:
         summary["cost"] = cost(rows, about["model"], prices)
     return Result(summary, rows)
@@ -133,7 +130,11 @@ def _measured(
 def _ask(
     answerer: Answerer, questions: Questions, max_new_tokens: int, batch_size: int, track: Track, done: int
 ) -> Iterator[Row]:
-    """A row for each question from number `done` on, in order."""
+    """A row for each question from number `done` on, in order.
+
+    Of its batch it tells `machine_seconds`, the question's share of the time that it took; `at_once`, how many
+    questions were answered at the same time, this one included; and the peak of memory up to its end.
+    """
     at_once = getattr(answerer, "at_once", None) or batch_size
 
     def rows() -> Iterator[Row]:
@@ -144,19 +145,19 @@ def _ask(
                 answers = answerer.answer([question.messages for question in batch], max_new_tokens)
             except ValueError as error:
                 raise ValueError(_with_place(str(error), batch)) from error
-            share = (time.monotonic() - began) / len(batch)
+            measured = {
+                "machine_seconds": (time.monotonic() - began) / len(batch),
+                "at_once": min(len(batch), at_once),
+                "peak_memory_bytes": answerer.peak_memory(),
+            }
             for question, answer in zip(batch, answers, strict=True):
-                yield _row(question, answer, share, min(len(batch), at_once))
+                yield _row(question, answer) | measured
 
     yield from track(rows(), len(questions) - done)
 
 
-def _row(question: Question, answer: Answer, share: float, at_once: int) -> Row:
-    """A line of predictions.jsonl.
-
-    `machine_seconds` is the question's share of the time that its batch took, `at_once` how many questions were
-    answered at the same time, this one included.
-    """
+def _row(question: Question, answer: Answer) -> Row:
+    """A line of predictions.jsonl, without what is measured of a batch."""
     row: Row = {
         "where": question.where,
         "family": question.family,
@@ -167,8 +168,6 @@ def _row(question: Question, answer: Answer, share: float, at_once: int) -> Row:
         "answer": answer.text,
         "seconds_to_first_token": answer.seconds_to_first_token,
         "seconds": answer.seconds,
-        "machine_seconds": share,
-        "at_once": at_once,
         "prompt_tokens": answer.prompt_tokens,
         "new_tokens": answer.new_tokens,
         "complete": answer.complete,
@@ -185,12 +184,13 @@ def _with_place(sentence: str, batch: Sequence[Question]) -> str:
 def _check(questions: Questions, names: Sequence[str]) -> None:
     """See that every record fits its metrics, before anything is asked; of drawn ones, which do, two are enough."""
     number = min(2, len(questions)) if isinstance(questions, DrawnQuestions) else len(questions)
-    score([_row(questions[index], Answer("", 0.0), 0.0, 1) for index in range(number)], names)
+    some = [questions[index] for index in range(number)]
+    score([_row(question, Answer(question.expected[0], 0.0)) for question in some], names)
 
 
-def _kept(folder: Path, about: Mapping[str, Any], asked: Callable[[int], Iterator[Row]]) -> list[Row]:
+def _kept(folder: Path, about: Mapping[str, Any], overwrite: bool, asked: Callable[[int], Iterator[Row]]) -> list[Row]:
     """All rows, those that an interrupted run has left and the others, which are kept as they come."""
-    with BatchFile(folder / PREDICTIONS, dict(about)) as file:
+    with BatchFile(folder / PREDICTIONS, dict(about), overwrite) as file:
         if file.done:
             logger.info("%s: going on behind %d answers that are there", folder, file.done)
         for row in asked(file.done):
@@ -198,14 +198,17 @@ def _kept(folder: Path, about: Mapping[str, Any], asked: Callable[[int], Iterato
         return list(file.rows())
 
 
-def _prepare(folder: Path, overwrite: bool) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    if overwrite:
-        for name in (PREDICTIONS, f"{PREDICTIONS}.part"):
-            (folder / name).unlink(missing_ok=True)
+def _folder(output: str | Path) -> Path:
+    """The folder to write to, made where it is missing."""
+    folder = Path(output).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{folder}: there can be no such folder ({error.strerror}); give another output") from error
+    return folder
 
 
-def _finished(folder: Path, about: Mapping[str, Any]) -> Result:
+def _finished(folder: Path, about: Mapping[str, Any]) -> list[Row]:
     """The answers of a folder, if they are those that are asked for."""
     before = read_result(folder)
     if differing := [name for name in about if before.summary["about"].get(name) != about[name]]:
@@ -216,15 +219,4 @@ def _finished(folder: Path, about: Mapping[str, Any]) -> Result:
     logger.info("%s: all %d answers are there; only metrics are computed anew", folder, len(before.rows))
     for row in before.rows:
         row.pop("scores", None)
-    return before
-
-
-def _name(model: Any) -> str:
-    return str(model) if isinstance(model, str | Path) else model.name
-
-
-def _saved(*folders: Any) -> list[int]:
-    """When the models in folders were last written, so that answers of one that was trained on are not kept."""
-    paths = [Path(str(folder).removeprefix("hf:")) for folder in folders if isinstance(folder, str | Path)]
-    there = [path for path in paths if path.is_dir()]
-    return [max((file.stat().st_mtime_ns for file in folder.iterdir()), default=0) for folder in there]
+    return before.rows
