@@ -31,7 +31,7 @@ from neo.data.permutation import permuted
 from neo.data.records import NothingToLearnError, parse_question, parse_record
 from neo.data.sources import ListSource, RecordSource, open_source
 from neo.evaluation.metrics import METRICS, check_names
-from neo.evaluation.metrics.choice import letters
+from neo.evaluation.metrics.choice import holds, letters
 from neo.evaluation.metrics.fields import check_schema
 from neo.processing import chat
 from neo.processing.picture import load_image, picture_file
@@ -101,13 +101,16 @@ def open_questions(
         schema: JSON schema of answers whose record has none.
 
     Raises:
-        ValueError: there are none, or one is not what it should be; the sentence names its place.
+        ValueError: there are none, or one is not what it should be; the sentence names its place. Or `image_root` or
+            `schema` is given to questions that are drawn.
     """
     if number is not None and number < 1:
         raise ValueError(f"number={number} must be at least 1")
     if schema is not None:
         check_schema(schema, "schema")
     if isinstance(test_data, str) and test_data.partition(":")[0] == DRAWN:
+        if image_root is not None or schema is not None:
+            raise ValueError(f"{test_data}: image_root and schema are for records; leave them out")
         return DrawnQuestions(test_data, number or DRAWN_NUMBER)
     if isinstance(test_data, str | Path):
         source = open_source(SourceConfig(path=str(test_data), image_root=image_root))
@@ -233,7 +236,7 @@ def parse_test_record(data: Any, where: str, folder: Path, caption_prompt: str) 
         expected = [_said(messages.pop())]
     if not messages:
         raise ValueError(f"{where}: the record asks nothing; a text alone is nothing to answer")
-    if any(answer is None or answer == "" for answer in expected):
+    if any(answer is None or not str(answer).strip() for answer in expected):
         raise ValueError(_no_answer(where))
     choices = _choices(data, where)
     if choices and data.get("question") is not None:
@@ -293,7 +296,7 @@ def _choices(data: Mapping[str, Any], where: str) -> tuple[str, ...]:
 def _with_choices(messages: list[dict[str, Any]], choices: Sequence[str]) -> list[dict[str, Any]]:
     """The question with its choices, unless it holds them."""
     asked = messages[-1]
-    if all(choice in asked["content"] for choice in choices):
+    if all(holds(asked["content"], choice) for choice in choices):
         return messages
     lines = [f"{letter}. {choice}" for letter, choice in zip(letters(len(choices)), choices, strict=True)]
     return [*messages[:-1], asked | {"content": "\n".join([asked["content"], *lines, HOW_TO_CHOOSE])}]

@@ -205,6 +205,7 @@ def test_boxes_that_are_found() -> None:
     assert value("iou", *answers, number="found") == 1 / 2
     assert box_of("from 1, 2 to 3, -4.5") == (1, 2, 3, -4.5)
     assert box_of("1 2 3 4 5") is None
+    assert box_of("[.1, .2, -.5, 1.9]") == (0.1, 0.2, -0.5, 1.9)
     with pytest.raises(ValueError, match="metric iou needs a box"):
         score("iou", "[0, 0, 1, 1]", "[1, 1, 1, 2]")
 

@@ -10,7 +10,7 @@ from neo.evaluation.metrics.metric import Case
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
 HALF = 0.5
-_NUMBER = r"-?\d+(?:\.\d+)?"
+_NUMBER = r"-?(?:\d+(?:\.\d+)?|\.\d+)"
 
 
 def box_of(text: str) -> Box | None:

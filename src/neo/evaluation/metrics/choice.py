@@ -17,6 +17,11 @@ def letters(number: int) -> str:
     return "".join(chr(ord("A") + place) for place in range(number))
 
 
+def holds(text: str, words: str) -> bool:
+    """Whether words stand in a text, not as parts of others: 2 is not in 2024."""
+    return bool(words) and re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
+
+
 def chosen(text: str, choices: Sequence[str]) -> str | None:
     """The letter of the choice that a text means, or None.
 
@@ -44,7 +49,7 @@ def chosen(text: str, choices: Sequence[str]) -> str | None:
         return brackets[-1]
     if len(options := set(re.findall(rf"(?i:option|choice)\s+({one})(?![\w'’])", text))) == 1:
         return options.pop()
-    held = {one for one in texts if one and re.search(rf"(?<!\w){re.escape(one)}(?!\w)", said)}
+    held = {one for one in texts if holds(said, one)}
     held = {one for one in held if not any(one in other for other in held - {one})}
     if len(held) == 1:
         return known[texts.index(held.pop())]
