@@ -21,6 +21,7 @@ ROUTES = [
     ("GET", "/v1/models/{name}"),
     ("GET", "/version"),
     ("POST", "/analyze"),
+    ("POST", "/attention"),
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
 ]

@@ -201,8 +201,12 @@ def test_a_form_without_its_parts(common: Served) -> None:
 
 
 def test_a_conversation_beyond_the_context_is_400(client: OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="context"):
+    with pytest.raises(openai.BadRequestError, match="context") as refused:
         client.chat.completions.create(model="neo-demo", messages=[{"role": "user", "content": "word " * 20_000}])
+    assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "messages")
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.completions.create(**TEXT | {"max_tokens": 10**9})
+    assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "prompt")
 
 
 def test_pictures_in_other_turns_are_400(common: Served, stars: str) -> None:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai import OpenAI
 from PIL import Image
-from serving_tools import ROOT, Served, about, data_url, until
+from serving_tools import ROOT, Served, about, data_url, request_lines, until
 
 from neo.processing.tokenizer import SPECIAL_TOKENS
 from neo.serving import answering
@@ -287,10 +287,51 @@ def test_the_log_is_json_with_ids_and_without_what_was_asked(common: Served, cap
     assert requests[0]["generated_tokens"] > 0
     assert [line["outcome"] for line in requests] == ["ok", "ok", "refused", "ok"]
     assert all(re.fullmatch(r"[A-Za-z0-9.-]+", line["request_id"]) for line in requests)
+    assert {name: requests[0][name] for name in ("address", "stream", "n", "max_tokens")} == {
+        "address": "127.0.0.1",
+        "stream": False,
+        "n": 1,
+        "max_tokens": CHAT["max_tokens"],
+    }
+    assert requests[0]["finish_reason"] in ("stop", "length")
+    assert 0 < requests[0]["first_token_seconds"] <= requests[0]["seconds"]
+    assert requests[2]["error"] == "image_damaged"
     everything = json.dumps(lines)
     assert "giraffe" not in everything
     assert data_url(picture)[60:100] not in everything
     assert done.json()["choices"][0]["message"]["content"] not in [line["message"] for line in lines]
+
+
+REASONS = [
+    ({"n": 0}, {"error": "greater_than_equal", "param": "n"}),
+    ({"messages": [{"role": "giraffe", "content": "x"}]}, {"error": "literal_error", "param": "messages.0.role"}),
+    ({"giraffe": 1}, {"error": "unknown_parameter"}),
+    ({"model": "giraffe"}, {"error": "model_not_found", "param": "model"}),
+    ({"max_tokens": 10**9}, {"error": "context_length_exceeded", "param": "messages"}),
+    ({"messages": about("giraffe", "x")}, {"error": "image_address"}),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), REASONS, ids=str)
+def test_the_log_says_why_without_what_was_asked(
+    common: Served, caplog: pytest.LogCaptureFixture, change: dict, reason: dict
+) -> None:
+    with caplog.at_level(logging.INFO):
+        common.http.post("/v1/chat/completions", json=CHAT | change)
+        until(lambda: request_lines(caplog.records))
+    [line] = request_lines(caplog.records)
+    assert {name: line[name] for name in ("error", "param") if name in line} == reason
+    assert "giraffe" not in json.dumps(line)
+
+
+def test_the_log_names_a_key_or_an_address(serve, caplog: pytest.LogCaptureFixture) -> None:
+    with serve(api_keys=(KEY,)) as served, caplog.at_level(logging.INFO):
+        for key in (KEY, OTHER_KEY):
+            served.http.post("/v1/completions", json={}, headers={"Authorization": f"Bearer {key}"})
+        until(lambda: len(request_lines(caplog.records)) == 2)
+    known, unknown = request_lines(caplog.records)
+    assert (len(known["key"]), "address" in known) == (8, False)
+    assert ("key" in unknown, unknown["address"], unknown["error"]) == (False, "127.0.0.1", "invalid_api_key")
 
 
 # --- fuzz of the parser of requests ---

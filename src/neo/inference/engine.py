@@ -27,7 +27,7 @@ from torch import Tensor
 
 from neo.inference.cache import GROWTH, CacheMemory, OutOfMemory, bytes_per_token, shared_beginning
 from neo.inference.forward import Span, forward, layer_devices
-from neo.inference.generation import Generation, Request, TokenLogprob
+from neo.inference.generation import Generation, Request, TokenLogprob, TooLong
 from neo.inference.sequence import TokenSequence, lay_out
 from neo.model.device import free_memory
 from neo.model.neo import NeoForConditionalGeneration
@@ -143,17 +143,17 @@ class Engine:
         """Refuse what could never be answered.
 
         Raises:
-            ValueError: it is longer than the model's context or than the whole cache.
+            TooLong: it is longer than the model's context or than the whole cache.
         """
         steps, context = self._steps(request.prompt), self.model.config.text_config.max_position_embeddings
         if (needed := steps + request.max_new_tokens) > context:
-            raise ValueError(
+            raise TooLong(
                 f"the conversation takes {steps} steps, with the answer up to {needed}, but the model's "
                 f"context is {context}: shorten the text or ask for less"
             )
         tokens = len(request.prompt.input_ids) + request.max_new_tokens
         if not self.memory.fits(tokens):
-            raise ValueError(
+            raise TooLong(
                 f"the request takes up to {tokens} tokens but the cache holds {self.memory.capacity}: "
                 "ask for less, or give the engine more cache_memory"
             )

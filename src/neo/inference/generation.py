@@ -46,6 +46,10 @@ class Request:
     """Seconds until the answer is broken off."""
 
 
+class TooLong(ValueError):
+    """A request is longer than the model's context, or than the cache."""
+
+
 @dataclass(frozen=True)
 class TokenLogprob:
     """Natural logarithm of a token's probability by the model itself, before temperature and the like."""

@@ -15,7 +15,7 @@ import torch
 from neo.inference.cache import OutOfMemory
 from neo.inference.chat import ChatModel
 from neo.inference.engine import Engine
-from neo.inference.generation import Generation, Piece, Request
+from neo.inference.generation import Generation, Piece, Request, TooLong
 from neo.processing.processor import Encoded
 from neo.processing.tokenizer import PlainText
 from neo.serving.errors import ApiError, ending, internal, unavailable
@@ -71,11 +71,11 @@ class Answering:
             ApiError: it is not loaded yet, its engine has died, or the server is ending.
         """
         if self.model is None:
-            raise unavailable("the model is still loading")
+            raise unavailable("the model is still loading", "loading")
         if self.draining:
             raise ending()
         if not self.model.engine.alive:
-            raise unavailable("the engine has died; the server is ending")
+            raise unavailable("the engine has died; the server is ending", "engine_dead")
         return self.model
 
     def break_off(self) -> None:
@@ -151,7 +151,7 @@ class Answering:
                     visit.facts["images"] = len(files)
                     return use(turns)
 
-                return await self._in_thread(visit, prepare)
+                return await self._in_thread(visit, "messages", prepare)
 
     async def complete(self, visit: Visit, request: CompletionRequest) -> list[Generation]:
         """The `n` texts behind each prompt of a completion request, under way."""
@@ -169,7 +169,7 @@ class Answering:
 
         with self._in_time():
             async with asyncio.timeout(visit.seconds_left):
-                return await self._in_thread(visit, prepare)
+                return await self._in_thread(visit, "prompt", prepare)
 
     def _check_model(self, name: str) -> None:
         self.ready()
@@ -204,13 +204,15 @@ class Answering:
             visit.adopt(generation)
         return started
 
-    async def _in_thread(self, visit: Visit, prepare: Callable[[], T]) -> T:
+    async def _in_thread(self, visit: Visit, param: str, prepare: Callable[[], T]) -> T:
         if visit.closed:
             raise self._gone(visit)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, prepare)
+        except TooLong as error:
+            raise ApiError(400, str(error), code="context_length_exceeded", param=param) from None
         except ValueError as error:  # sentences for users, see neo.inference
-            raise ApiError(400, " ".join(str(error).split())[:500]) from None
+            raise ApiError(400, " ".join(str(error).split())[:500], code="invalid_value") from None
         except RuntimeError:
             self.ready()  # an engine that died or was closed meanwhile says so itself
             raise
@@ -285,7 +287,7 @@ class Answering:
             raise self._gone(visit)
         if isinstance(generation.error, OutOfMemory):
             visit.outcome = "error"
-            raise unavailable("the server has no memory left for this; ask again later")
+            raise unavailable("the server has no memory left for this; ask again later", "no_memory")
         if generation.finish_reason == "error":
             visit.outcome = "unavailable" if self.draining else "error"
             self.ready()  # the engine has died, or was closed

@@ -92,6 +92,7 @@ def _add_answers(app: FastAPI, answering: Answering) -> None:
     async def chat_completions(body: ChatRequest, visit: Visiting) -> Any:
         """Answer a conversation, also about pictures."""
         visit.admit(body.n or 1)
+        visit.facts["stream"] = bool(body.stream)
         if not body.stream:
             return await chat.answer(answering, visit, body)
         generations = await answering.chat(visit, body)
@@ -101,6 +102,7 @@ def _add_answers(app: FastAPI, answering: Answering) -> None:
     async def completions(body: CompletionRequest, visit: Visiting) -> Any:
         """Go on with a text."""
         visit.admit((body.n or 1) * len(body.prompts()))
+        visit.facts["stream"] = bool(body.stream)
         if not body.stream:
             return await text.answer(answering, visit, body)
         generations = await answering.complete(visit, body)
@@ -167,6 +169,7 @@ def _stream(visit: Visit, chunks: AsyncIterator[dict[str, Any]]) -> StreamingRes
             async for chunk in chunks:
                 yield f"data: {json.dumps(chunk)}\n\n"
         except ApiError as error:
+            visit.facts |= error.facts()
             yield f"data: {json.dumps(error.body())}\n\n"
         except Exception:
             visit.outcome = "error"

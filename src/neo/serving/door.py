@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -54,6 +55,7 @@ class Door:
         except TimeoutError:  # whoever asked does not read the answer; its connection is closed
             visit.outcome = "timeout"
         except ApiError as error:
+            visit.facts |= error.facts()
             await body.drain()
             await error.response()(scope, receive, answer.send)
         except asyncio.CancelledError:  # by whoever runs the server, whose patience is over: this task ends anyway
@@ -74,8 +76,10 @@ class Door:
     def _let_in(self, scope: Scope, headers: Headers, visit: Visit) -> None:
         if scope["path"] in OPEN:
             return
+        visit.facts["address"] = _address(scope)
         asker = self.keys.name(headers.get("authorization", ""))
-        visit.facts["key"] = asker or None
+        if asker:
+            visit.facts = {"key": asker}
         if not _asks(scope):
             return
         self.answering.ready()
@@ -115,19 +119,26 @@ class Door:
             extra={"fields": fields | {"seconds": round(seconds, 4)} | visit.facts},
         )
 
-    def _measure(self, visit: Visit, outcome: str, seconds: float) -> dict[str, int]:
+    def _measure(self, visit: Visit, outcome: str, seconds: float) -> dict[str, Any]:
         metrics, tokens = self.answering.metrics, self.answering.count(visit.generations)
         metrics.requests.labels(outcome).inc()
         metrics.prompt_tokens.inc(tokens["prompt_tokens"])
         metrics.picture_tokens.inc(tokens["picture_tokens"])
         metrics.cached_tokens.inc(tokens["cached_tokens"])
         metrics.generated_tokens.inc(tokens["generated_tokens"])
-        for generation in visit.generations:
-            if generation.first_token_at is not None:
-                metrics.first_token.observe(generation.first_token_at - visit.began)
+        first = [one.first_token_at - visit.began for one in visit.generations if one.first_token_at is not None]
+        for wait in first:
+            metrics.first_token.observe(wait)
         if outcome == "ok":
             metrics.whole.observe(seconds)
-        return tokens if visit.generations else {}
+        if not visit.generations:
+            return {}
+        return tokens | {
+            "n": len(visit.generations),
+            "max_tokens": visit.generations[0].request.max_new_tokens,
+            "finish_reason": ",".join(sorted({one.finish_reason or "cancelled" for one in visit.generations})),
+            "first_token_seconds": round(min(first), 4) if first else None,
+        }
 
 
 class _Body:
@@ -145,7 +156,7 @@ class _Body:
             async with asyncio.timeout(self._visit.seconds_left):
                 message = await self._receive()
         except TimeoutError:
-            raise ApiError(408, "the body of the request did not come in time") from None
+            raise ApiError(408, "the body of the request did not come in time", code="body_timeout") from None
         self._bytes += len(message.get("body", b""))
         self._complete = not message.get("more_body", False)
         if self._bytes > self._most:
@@ -190,7 +201,8 @@ class _Answer:
 
 
 def _too_large(most: int) -> ApiError:
-    return ApiError(413, f"the body has more than {most} bytes", headers={"Connection": "close"})
+    message = f"the body has more than {most} bytes"
+    return ApiError(413, message, code="body_too_large", headers={"Connection": "close"})
 
 
 def _asks(scope: Scope) -> bool:

@@ -33,11 +33,18 @@ class ApiError(HTTPException):
     ) -> None:
         super().__init__(status, message, headers)
         self.code, self.param = code, param
+        self.reason = code
+        """For the log, where it can be more exact."""
 
     def body(self) -> dict[str, Any]:
         """The JSON of the answer."""
         kind = TYPES.get(self.status_code, "invalid_request_error")
         return {"error": {"message": self.detail, "type": kind, "param": self.param, "code": self.code}}
+
+    def facts(self) -> dict[str, Any]:
+        """For the log: nothing that whoever asked has written, so not what an unknown argument is called."""
+        param = None if self.code == "unknown_parameter" else self.param
+        return {name: value for name, value in (("error", self.reason), ("param", param)) if value}
 
     def response(self) -> Response:
         return AsciiJSON(self.body(), self.status_code, self.headers)
@@ -55,17 +62,19 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ApiError)
     async def refused(request: Request, error: ApiError) -> Response:
+        request.state.visit.facts |= error.facts()
         return error.response()
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> Response:
         messages = {404: f"there is no {request.url.path} here", 405: f"{request.method} is not possible here"}
         message = messages.get(error.status_code, "the body of the request cannot be read")
-        return ApiError(error.status_code, message, headers=dict(error.headers or {})).response()
+        refusal = ApiError(error.status_code, message, headers=dict(error.headers or {}))
+        return await refused(request, refusal)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        return _invalid(error, request.headers.get("content-type", "")).response()
+        return await refused(request, _invalid(error, request.headers.get("content-type", "")))
 
 
 def internal() -> ApiError:
@@ -73,25 +82,28 @@ def internal() -> ApiError:
     return ApiError(500, "something went wrong in the server; its log has this request under its x-request-id")
 
 
-def unavailable(message: str) -> ApiError:
+def unavailable(message: str, code: str | None = None) -> ApiError:
     """Not now, perhaps later."""
-    return ApiError(503, message, headers={"Retry-After": "5"})
+    return ApiError(503, message, code=code, headers={"Retry-After": "5"})
 
 
 def ending() -> ApiError:
-    return unavailable("the server is ending")
+    return unavailable("the server is ending", "ending")
 
 
 def _invalid(error: RequestValidationError, content_type: str) -> ApiError:
     first = max(error.errors(), key=lambda one: len(one["loc"]))  # of a union, the part that came nearest
     if first["type"] == "json_invalid":
-        return ApiError(400, "the body is not JSON")
+        return ApiError(400, "the body is not JSON", code="invalid_json")
     if "body" in first["loc"][:1] and len(first["loc"]) == 1 and "json" not in content_type:
-        return ApiError(415, "the body must be JSON with the content type application/json")
+        message = "the body must be JSON with the content type application/json"
+        return ApiError(415, message, code="unsupported_media_type")
     place = [str(one) for one in first["loc"][1:] if isinstance(one, int) or str(one).isidentifier()]
     names = [one for one in place if one not in ("str", "int", "float", "bool")]
     param = ".".join(names) or None
     if first["type"] == "extra_forbidden":
         return ApiError(400, f"unrecognized request argument: {param}", code="unknown_parameter", param=param)
     said = first["msg"].removeprefix("Value error, ")
-    return ApiError(400, f"{param or 'the body'}: {said}", param=param)
+    refusal = ApiError(400, f"{param or 'the body'}: {said}", param=param)
+    refusal.reason = first["type"]
+    return refusal
