@@ -60,14 +60,37 @@ def test_comparing(run: Callable[..., str], words: list[object], tmp_path: Path)
         (["--number", "few"], "--number must be a whole number, not 'few'"),
         (["--json-schema", "none.json"], "--json-schema none.json: cannot read the schema"),
         (["--cost", "none.yaml"], "none.yaml: the prices cannot be read"),
-        (["--bench", "bench.json"], "--bench needs --cost, a file of prices, and --output"),
-        (["--compare", "a", "b"], "a: no evaluation was written here"),
+        (["--bench", "bench.json"], "--model is not for --bench; leave it out"),
+        (["--compare", "a", "b"], "--model is not for --compare; leave it out"),
         (["--compare", "a"], "--compare needs 2 values (neo eval --help"),
         (["--metric", "anls"], "neo eval has no option --metric; did you mean --metrics?"),
     ],
 )
 def test_what_is_refused(refuse: Callable[..., str], words: list[object], more: list[str], sentence: str) -> None:
     assert sentence in refuse(*words, *more)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--compare", "a", "b"], "a: no evaluation was written here"),
+        (["--compare", "a", "b", "--metrics", "cer"], "--metrics is not for --compare; leave it out"),
+        (["--bench", "b.json"], "--bench needs --cost, a file of prices, and --output"),
+        (["--bench", "b.json", "--cost", "p.yaml", "--output", "o", "--number", "3"], "--number is not for"),
+        (["--data", "synthetic:text", "--image-root", "."], "synthetic:text: image_root and schema are for records"),
+    ],
+)
+def test_options_that_would_have_no_effect(refuse: Callable[..., str], words: list[str], sentence: str) -> None:
+    assert sentence in refuse("eval", *words)
+
+
+def test_the_page_of_costs_as_json(run: Callable[..., str], tmp_path: Path) -> None:
+    row = {"batch_size": 1, "first_token_s": 0.5, "step_s": 0.05}
+    (tmp_path / "bench.json").write_text(json.dumps({"model": "neo-demo", "new_tokens": 10, "rows": [row]}))
+    prices = Path(__file__).parents[2] / "examples" / "prices.yaml"
+    words = ["eval", "--cost", prices, "--bench", tmp_path / "bench.json", "--output", tmp_path / "out"]
+    assert json.loads(run(*words, "--json")) == json.loads((tmp_path / "out" / "cost.json").read_text())
+    assert run(*words).startswith("# What 1 000 requests cost")
 
 
 def test_data_are_needed(refuse: Callable[..., str]) -> None:

@@ -75,9 +75,10 @@ def test_from_where_on_a_machine_is_cheaper(prices: Path) -> None:
 
 def test_the_page(prices: Path, tmp_path: Path) -> None:
     (tmp_path / "bench.json").write_text(json.dumps(BENCH))
-    said = write_costs(tmp_path / "bench.json", prices, tmp_path / "cost")
-    assert (tmp_path / "cost" / "cost.md").read_text().startswith(said)
-    assert json.loads((tmp_path / "cost" / "cost.json").read_text())["apis"]["dear"]["per_1000"] == pytest.approx(10)
+    costs = write_costs(tmp_path / "bench.json", prices, tmp_path / "cost")
+    assert (tmp_path / "cost" / "cost.md").read_text().startswith(cost_table(costs))
+    assert json.loads((tmp_path / "cost" / "cost.json").read_text()) == costs
+    assert costs["apis"]["dear"]["per_1000"] == pytest.approx(10)
     with Image.open(tmp_path / "cost" / "cost.png") as drawn:
         assert drawn.size == (960, 600)
 

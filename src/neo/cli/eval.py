@@ -52,8 +52,10 @@ def evaluate(options: Namespace) -> int:
     if options.benchmark:
         return run_benchmarks(options)
     if options.compare:
+        _refuse_others(options, "compare", "json")
         return _compare(options)
     if options.bench:
+        _refuse_others(options, "bench", "cost", "output", "json")
         return _costs(options)
     if not options.data:
         raise ValueError("neo eval needs --data, a file of records with the expected answers")
@@ -85,6 +87,13 @@ def evaluate(options: Namespace) -> int:
     return 0
 
 
+def _refuse_others(options: Namespace, *used: str) -> None:
+    """See that nothing else is given than what is used by the first of these options, it and the others."""
+    for name, value in vars(eval_parser().get_defaults()).items():
+        if name not in used and options[name] != value:
+            raise ValueError(f"--{name.replace('_', '-')} is not for --{used[0]}; leave it out")
+
+
 def _compare(options: Namespace) -> int:
     from neo.evaluation.compare import compare, comparison_table
 
@@ -94,11 +103,12 @@ def _compare(options: Namespace) -> int:
 
 
 def _costs(options: Namespace) -> int:
-    from neo.evaluation.cost import write_costs
+    from neo.evaluation.cost import cost_table, write_costs
 
     if not options.cost or not options.output:
         raise ValueError("--bench needs --cost, a file of prices, and --output, the folder for the page of costs")
-    say(write_costs(options.bench, options.cost, options.output).rstrip())
+    costs = write_costs(options.bench, options.cost, options.output)
+    say(json.dumps(costs, ensure_ascii=False) if options.json else cost_table(costs).rstrip())
     return 0
 
 

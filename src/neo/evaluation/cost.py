@@ -219,8 +219,8 @@ def draw_break_even(costs: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def write_costs(bench: str | Path, prices: str | Path, folder: str | Path) -> str:
-    """The page of costs: `cost.json`, `cost.md` and `cost.png` in a folder; returns the table.
+def write_costs(bench: str | Path, prices: str | Path, folder: str | Path) -> dict[str, Any]:
+    """The page of costs: `cost.json`, `cost.md` and `cost.png` in a folder; returns what `break_even` does.
 
     Args:
         bench: file that holds what `neo bench --json` printed.
@@ -244,10 +244,11 @@ def write_costs(bench: str | Path, prices: str | Path, folder: str | Path) -> st
     except OSError as error:
         raise ValueError(f"{folder}: there can be no such folder ({error.strerror}); give another output") from error
     (folder / "cost.json").write_text(json.dumps(costs, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    table = cost_table(costs)
-    (folder / "cost.md").write_text(table + "\n![Cost of a month by requests](cost.png)\n", encoding="utf-8")
+    (folder / "cost.md").write_text(
+        cost_table(costs) + "\n![Cost of a month by requests](cost.png)\n", encoding="utf-8"
+    )
     draw_break_even(costs, folder / "cost.png")
-    return table
+    return costs
 
 
 def _amount(part: Any, name: str, where: str = "", above_0: bool = False) -> float:
