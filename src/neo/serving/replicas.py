@@ -1,11 +1,13 @@
 """`neo serve --replicas N`: Ray Serve until a signal comes."""
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
 
 from ray import serve
+from ray.exceptions import RayError
 
 from neo.inference.chat import ChatModel
 from neo.inference.cluster import gpus_of, start_ray
@@ -37,6 +39,7 @@ def run_replicas(
     Raises:
         ValueError: Ray is missing, or the replicas cannot be started.
     """
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")  # Ray's 5 s are too few on a busy machine
     start_ray(replicas + 2)
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, lambda *_: sys.exit())  # Ray has set its own
@@ -48,7 +51,7 @@ def run_replicas(
             signal.pause()
     except SystemExit:
         return 0
-    except RuntimeError as error:
+    except (RuntimeError, RayError) as error:
         raise ValueError(f"the replicas could not be started ({error})") from error
     finally:
         serve.shutdown()  # replicas finish what they are at
