@@ -148,6 +148,13 @@ def test_questions_are_put_as_in_the_published_runs(scores: dict[str, dict[str, 
     assert len(asked.pictures) == (2 if task == "mmmu_val" else 1)
 
 
+@pytest.mark.parametrize("name", benchmarks())
+def test_prompts_are_those_that_the_table_tells(name: str) -> None:
+    one = benchmarks()[name]
+    prompt = one.prompt.rpartition("in lmms-eval, which compares whole answers: ")[2]
+    assert PROMPTS[one.task("lmms-eval")].endswith("?" if prompt == "none" else prompt)
+
+
 def test_open_questions_of_mmmu(scores: dict[str, dict[str, float]], model: Neo) -> None:
     assert isinstance(model.model, Scripted)
     assert model.model.asked["mmmu_val"][1].text == "<image 1> How many?\nAnswer the question directly."

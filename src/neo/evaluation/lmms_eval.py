@@ -35,7 +35,10 @@ REWORDED = (
     ("mmvet", r"^First please perform reasoning.*?\n\n", ""),
     ("ocrbench", r"$", f"\n{SHORT}"),
 )
-"""What lmms-eval says otherwise than the published runs: part of a task's name, pattern, words in its place."""
+"""What lmms-eval says otherwise than the published runs: part of a task's name, pattern, words in its place.
+
+POPE keeps lmms-eval's request for a single word, which the published runs had not: lmms-eval compares whole answers.
+"""
 
 
 class Neo(lmms):
