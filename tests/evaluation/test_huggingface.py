@@ -2,8 +2,10 @@
 
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from peers import FAMILIES, make_peer
@@ -12,7 +14,7 @@ from transformers import pipeline
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
 from neo.evaluation.answerer import load_answerer
-from neo.evaluation.huggingface import HuggingFaceAnswerer, peer_messages
+from neo.evaluation.huggingface import HuggingFaceAnswerer, _FirstToken, peer_messages
 
 PICTURE = Image.new("RGB", (32, 32), "red")
 QUESTION = [
@@ -54,6 +56,29 @@ def test_the_answer_is_that_of_transformers_pipeline(peer: Callable[[str], Path]
     ask = pipeline("image-text-to-text", model=answerer.model, processor=answerer.processor)
     said = ask(text=QUESTION, max_new_tokens=6, return_full_text=False, generate_kwargs={"do_sample": False})
     assert answerer.answer([QUESTION], 6)[0].text == said[0]["generated_text"].strip()
+
+
+def test_the_first_token_is_there_when_the_clock_is_read() -> None:
+    """On CUDA the kernels may still run: the token is read first."""
+
+    class Ids:
+        shape, device, read = (1, 3), "cpu", 0.0
+
+        def __getitem__(self, place: Any) -> "Ids":
+            return self
+
+        def item(self) -> int:
+            time.sleep(0.01)
+            self.read = time.monotonic()
+            return 5
+
+    ids, clock = Ids(), _FirstToken()
+    clock(ids, None)  # type: ignore[arg-type]
+    assert clock.at is not None
+    first = clock.at
+    assert 0 < ids.read <= first
+    clock(ids, None)  # type: ignore[arg-type]
+    assert clock.at == first
 
 
 def test_conversations_keep_their_order() -> None:

@@ -9,6 +9,7 @@ from neo.evaluation.metrics import ACCURACY, METRICS
 from neo.evaluation.result import Result, read_result
 from neo.evaluation.scoring import Scored, score
 from neo.evaluation.statistics import paired_difference
+from neo.evaluation.summary import cell
 
 SHOWN = 20
 """Changed records in the table."""
@@ -77,7 +78,7 @@ def comparison_table(found: dict[str, Any]) -> str:
     if changed:
         lines.append("\n| record | question | expected | first | second |\n|---|---|---|---|---|")
         lines += [
-            f"| {' | '.join(_cell(one[key]) for key in ('where', 'question', 'expected', 'first', 'second'))} |"
+            f"| {' | '.join(cell(one[key])[:80] for key in ('where', 'question', 'expected', 'first', 'second'))} |"
             for one in changed[:SHOWN]
         ]
     if len(changed) > SHOWN:
@@ -122,7 +123,3 @@ def _changed(one: Result, other: Result, first: Scored, second: Scored) -> list[
                 }
 
     return sorted(rows(), key=lambda row: sign * (row["second_score"] - row["first_score"]))
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")[:80]

@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from neo.evaluation.questions import HOW_TO_CHOOSE
 from neo.inference.chat import ChatModel
 from neo.inference.engine import Engine
 from neo.inference.generation import Completion, Request
@@ -21,7 +22,7 @@ from neo.processing.picture import load_image
 
 AREA = 32 * 32
 """Pixels of one token."""
-LETTER = "Answer with the option's letter from the given choices directly."
+LETTER = HOW_TO_CHOOSE
 SHORT = "Answer the question using a single word or phrase."
 YES_NO = f"Please answer yes or no. {SHORT}"
 OPEN = "Answer the question directly."

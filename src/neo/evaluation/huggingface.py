@@ -159,7 +159,9 @@ class _FirstToken:
         self.at: float | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        self.at = self.at or time.monotonic()
+        if self.at is None:
+            input_ids[0, -1].item()  # waits for the GPU
+            self.at = time.monotonic()
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 

@@ -54,11 +54,11 @@ def latency(rows: Sequence[Row]) -> dict[str, Any]:
 def table(summary: Mapping[str, Any]) -> str:
     """The summary in Markdown: a row for each family and one for all, then what was measured beside metrics."""
     metrics, families = summary["metrics"], summary["families"]
-    lines = [f"# {_cell(summary['model'])} on {_cell(summary['data'])}", ""]
+    lines = [f"# {cell(summary['model'])} on {cell(summary['data'])}", ""]
     lines += [f"| family | questions | {' | '.join(metrics)} |", f"|---|---:|{'---:|' * len(metrics)}"]
     for family, asked in families.items() if len(families) > 1 else ():
         cells = [written(name, one["families"].get(family)) for name, one in metrics.items()]
-        lines.append(f"| {_cell(family) or '(none)'} | {asked} | {' | '.join(cells)} |")
+        lines.append(f"| {cell(family) or '(none)'} | {asked} | {' | '.join(cells)} |")
     cells = [written(name, one["all"]) for name, one in metrics.items()]
     lines += [
         f"| all | {summary['questions']} | {' | '.join(cells)} |",
@@ -97,7 +97,7 @@ def _beside(summary: Mapping[str, Any]) -> Iterator[str]:
         peak = summary["memory"]["peak_bytes"]
         yield f"Peak memory: {'not known' if peak is None else f'{peak / 2**30:.2f} GiB'}.\n"
     if cost := summary.get("cost"):
-        yield f"Cost of 1 000 questions: {cost['per_1000']:.3g} {_cell(cost['currency'])} ({_cell(cost['price'])}).\n"
+        yield f"Cost of 1 000 questions: {cost['per_1000']:.3g} {cell(cost['currency'])} ({cell(cost['price'])}).\n"
     if summary["cut_off"]:
         yield f"Answers that were cut off at the limit of new tokens: {summary['cut_off']}.\n"
 
@@ -123,6 +123,6 @@ def _mean(values: Iterator[int | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Anybody's text in a Markdown table."""
     return " ".join(str(text).split()).replace("|", "\\|")
