@@ -89,6 +89,11 @@ def test_with_an_evaluation(prices: Path) -> None:
     assert "Cost of 1 000 questions: 0.3 EUR (10 tokens of a question and 5 of an answer)." in str(result)
 
 
+def test_a_price_that_is_missing_is_told_before_anything_is_asked(prices: Path) -> None:
+    with pytest.raises(ValueError, match="do not name this model"):
+        neo.evaluate("openai:http://127.0.0.1:1/v1#other", [{"question": "What?", "answer": "a"}], prices=prices)
+
+
 def test_the_example() -> None:
     assert read_prices(EXAMPLE).apis
 

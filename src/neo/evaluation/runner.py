@@ -16,7 +16,7 @@ from typing import Any
 
 from neo.data.tools.walk import Track, untracked
 from neo.evaluation.answerer import Answer, Answerer, load_answerer
-from neo.evaluation.cost import Prices, cost, read_prices
+from neo.evaluation.cost import Prices, api_price, cost, read_prices
 from neo.evaluation.identity import checkpoint_of, name_of
 from neo.evaluation.metrics import ACCURACY, MEASURES, check_names
 from neo.evaluation.questions import DrawnQuestions, Question, Questions, open_questions
@@ -89,6 +89,8 @@ def evaluate(
         "max_new_tokens": max_new_tokens,
         "batch_size": batch_size,
     }
+    if price_list is not None:
+        api_price(about["model"], price_list)  # refuses before anything is asked
     folder = None if output is None else _folder(output)
     if folder is not None and (folder / PREDICTIONS).exists() and not overwrite:
         rows = _finished(folder, about)
