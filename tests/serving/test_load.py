@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx2
 import openai
 import pytest
-from serving_tools import Served, request_lines, served, until
+from serving_tools import Served, log_lines, request_lines, served, until
 
 from neo.inference.cache import OutOfMemory
 from neo.serving import run
@@ -145,10 +145,10 @@ def test_an_asker_who_leaves_the_queue_is_forgotten(serve) -> None:
         until(lambda: 'neo_requests_total{outcome="cancelled"} 1.0' in served.http.get("/metrics").text)
 
 
-def test_while_it_loads_it_says_so(fresh) -> None:
+def test_while_it_loads_it_says_so(fresh, caplog: pytest.LogCaptureFixture) -> None:
     loaded = threading.Event()
     load = fresh()
-    with served(lambda: (loaded.wait(), load())[1]) as running:
+    with caplog.at_level("INFO"), served(lambda: (loaded.wait(), load())[1]) as running:
         for method, path in (("GET", "/health"), ("POST", "/v1/chat/completions"), ("POST", "/analyze")):
             response = running.http.request(method, path)
             assert response.status_code == 503
@@ -159,6 +159,13 @@ def test_while_it_loads_it_says_so(fresh) -> None:
         loaded.set()
         until(lambda: running.http.get("/health").status_code == 200)
         assert running.http.post("/v1/chat/completions", json=SHORT).status_code == 200
+    [ready] = [line for line in log_lines(caplog.records) if line["message"] == "ready"]
+    memory = running.engine.memory
+    assert ready["cache_tokens"] == memory.capacity
+    assert ready["context"] == running.engine.model.config.text_config.max_position_embeddings
+    assert 0.9 * 2**26 < ready["cache_bytes"] <= 2**26
+    assert (ready["max_batch"], ready["max_waiting"], ready["keys"], ready["rate_limit"]) == (16, 64, 0, 0)
+    assert ready["seconds"] >= 0
 
 
 def test_a_model_that_cannot_be_loaded_ends_it() -> None:
@@ -170,8 +177,9 @@ def test_a_model_that_cannot_be_loaded_ends_it() -> None:
 
 
 def test_a_port_that_is_taken() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ValueError, match="cannot be listened on"):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ValueError, match="listened on") as refused:
         run.run(pytest.fail, Settings(), "127.0.0.1", taken.getsockname()[1], 16)
+    assert str(refused.value).count("127.0.0.1") == 1
 
 
 @pytest.mark.parametrize("change", [{"max_waiting": -1}, {"request_timeout": 0}, {"decoders": 0}], ids=str)
@@ -222,6 +230,10 @@ def test_whoever_still_waits_at_the_end_is_told(
     assert '"the server is ending"' in stream.text
     assert stream.text.endswith("data: [DONE]\n\n")
     assert [line["outcome"] for line in request_lines(caplog.records)] == ["unavailable"] * 3
+    ending, ended = [line for line in log_lines(caplog.records) if line["message"].startswith("end")]
+    assert ending["signal"] == "SIGTERM"
+    assert signals == 2 or ending["running"] + ending["waiting"] == 3
+    assert ended["message"] == "ended"
     assert not [record for record in caplog.records if record.exc_info]
 
 

@@ -25,7 +25,7 @@ def add_engine_options(parser: ArgumentParser) -> None:
     """Those of the engine, for `load_with_engine`."""
     parser.add_argument("--max-batch", type=int, default=16, help="answers made at the same time")
     parser.add_argument(
-        "--cache-memory", type=int, metavar="BYTES", help="for keys and values; 40 %% of what is free unless given"
+        "--cache-memory", type=int, metavar="BYTES", help="for keys and values; 40 percent of what is free unless given"
     )
 
 

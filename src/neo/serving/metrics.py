@@ -80,14 +80,14 @@ class _EngineCollector:
             yield from self._engine(*self.served)
 
     def _engine(self, served: ChatModel, name: str) -> Iterator[Metric]:
-        engine, model = served.engine, served.model
-        memory = engine.memory
+        engine, memory = served.engine, served.engine.memory
         yield GaugeMetricFamily("neo_requests_running", "Answers in the batch.", value=len(engine.running))
         yield GaugeMetricFamily("neo_requests_waiting", "Answers waiting for it.", value=len(engine.waiting))
         live = sum(store.capacity for store in list(memory.live))
         yield GaugeMetricFamily(
             "neo_cache_usage_ratio", "Of the cache, held by answers under way.", value=live / memory.capacity
         )
+        yield GaugeMetricFamily("neo_cache_capacity_tokens", "That the cache can hold.", value=memory.capacity)
         yield GaugeMetricFamily(
             "neo_cache_kept_ratio",
             "Of the cache, kept for prompts that begin alike.",
@@ -96,13 +96,16 @@ class _EngineCollector:
         yield CounterMetricFamily(
             "neo_preemptions", "Answers that gave their memory up and began anew.", value=engine.preemptions
         )
-        yield InfoMetricFamily(
-            "neo_model", "What is served.",
-            {
-                "name": name,
-                "version": __version__,
-                "dtype": str(model.dtype).removeprefix("torch."),
-                "device": str(model.device),
-                "context": str(model.config.text_config.max_position_embeddings),
-            },
-        )  # fmt: skip
+        info = {key: str(value) for key, value in about(served).items()}
+        yield InfoMetricFamily("neo_model", "What is served.", {"name": name, **info})
+
+
+def about(served: ChatModel) -> dict[str, str | int]:
+    """What a model is, for metrics and log."""
+    model = served.model
+    return {
+        "version": __version__,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "context": model.config.text_config.max_position_embeddings,
+    }

@@ -2,19 +2,22 @@
 
 import asyncio
 import logging
+import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
+from neo.inference.cache import bytes_per_token
 from neo.inference.chat import ChatModel
 from neo.serving.admission import Queue
 from neo.serving.answering import Answering
 from neo.serving.app import create_app
-from neo.serving.metrics import Metrics
+from neo.serving.metrics import Metrics, about
 from neo.serving.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -59,6 +62,7 @@ class Server(uvicorn.Server):
             )
         )
         self._load = load
+        self._signal: str | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -72,12 +76,20 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what runs."""
         seconds = self.config.timeout_graceful_shutdown or 0
+        self._log("ending", signal=self._signal)
         self._loop.call_later(seconds - TELL_SECONDS, self.answering.break_off)
         await super().shutdown(sockets)
+        self._log("ended")
+
+    def _log(self, message: str, **fields: Any) -> None:
+        engine = self.answering.model.engine if self.answering.model else None
+        counts = {"running": len(engine.running), "waiting": len(engine.waiting)} if engine else {}
+        logger.info(message, extra={"fields": fields | counts})
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal: end in order; at the second one at once. Not kept, so that an ordered end is exit code 0."""
         self.force_exit = self.should_exit
+        self._signal = signal.Signals(sig).name
         self.answering.draining = self.should_exit = True
         if self.force_exit:
             self._loop.call_soon_threadsafe(self.answering.break_off)
@@ -85,9 +97,12 @@ class Server(uvicorn.Server):
     async def _watch(self) -> None:
         """Load the model, then see whether its engine lives."""
         try:
+            began = time.monotonic()
             model = await _in_daemon(self._load)
             await _in_daemon(lambda: self.answering.use(model))
-            logger.info("ready", extra={"fields": {"model": self.answering.settings.name}})
+            logger.info(
+                "ready", extra={"fields": self._capacity(model) | {"seconds": round(time.monotonic() - began, 1)}}
+            )
             while model.engine.alive:
                 await asyncio.sleep(LOOK_SECONDS)
             logger.critical("the engine has died; the server ends")
@@ -96,6 +111,20 @@ class Server(uvicorn.Server):
         except Exception as error:  # noqa: BLE001 - raised by `run`
             self.error = error
         self.should_exit = True
+
+    def _capacity(self, model: ChatModel) -> dict[str, Any]:
+        """For the log: what this server can do, and who may ask."""
+        settings, memory = self.answering.settings, model.engine.memory
+        return {
+            "model": settings.name,
+            **about(model),
+            "max_batch": self.queue.running,
+            "max_waiting": settings.max_waiting,
+            "cache_tokens": memory.capacity,
+            "cache_bytes": memory.capacity * bytes_per_token(memory.config, memory.dtype),
+            "keys": len(settings.api_keys),
+            "rate_limit": settings.rate_limit,
+        }
 
 
 def run(load: Callable[[], ChatModel], settings: Settings, host: str, port: int, max_batch: int) -> int:
@@ -121,7 +150,8 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
-        raise ValueError(f"--host {host} --port {port} cannot be listened on ({error})") from error
+        reason = str(getattr(error, "strerror", error)).partition(" (while")[0]  # behind it stands the address again
+        raise ValueError(f"--host {host} --port {port} cannot be listened on ({reason})") from error
 
 
 async def _in_daemon(work: Callable[[], Any]) -> Any:
