@@ -1,14 +1,18 @@
 """The other routes, and what everything says when something is wrong."""
 
 import json
+import re
 
 import openai
 import pytest
 from openai import OpenAI
+from pydantic import ValidationError
 from serving_tools import ROOT, Served, about, log_lines, request_lines, until
 
 from neo.inference.chat import ChatModel
 from neo.serving.door import ANSWERS
+from neo.serving.errors import _complaint
+from neo.serving.protocol import ChatRequest
 from neo.version import __version__
 
 CHAT = {"model": "neo-demo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
@@ -75,9 +79,18 @@ def error_of(response) -> dict:
         ({"messages": [{"role": "robot", "content": "Hi"}]}, "messages.0.role"),
         ({"messages": [{"role": "user"}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "messages.0.content.0"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, None),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            "messages.0.content.0.image_url.url",
+        ),
+        ({"messages": {}}, "messages"),
+        ({"messages": ["Hi"]}, "messages.0"),
+        ({"model": 3}, "model"),
+        ({"stream": "maybe"}, "stream"),
+        ({"n": 1.5}, "n"),
         ({"messages": [{"role": "assistant", "content": "Hi"}]}, None),
         ({"messages": [{"role": "user", "content": "half \ud800"}]}, None),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0.content.0.text"),
         ({"temperature": 3}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
         ({"top_p": 0}, "top_p"),
@@ -110,8 +123,21 @@ def test_what_makes_no_sense_is_400(common: Served, change: dict, param: str | N
     assert response.status_code == 400
     error = error_of(response)
     assert error["type"] == "invalid_request_error"
+    assert not re.search("Input|Field required|Value error", error["message"])  # pydantic's words
     if param:
         assert error["param"] == param
+
+
+def test_what_is_wrong_is_said_in_our_own_words() -> None:
+    with pytest.raises(ValidationError) as refused:
+        ChatRequest.model_validate(CHAT | {"n": 17, "temperature": "hot", "messages": [], "top_k": []})
+    said = {error["loc"][0]: _complaint(error) for error in refused.value.errors()}
+    assert said == {
+        "n": " must be at most 16",
+        "temperature": " must be a number",
+        "messages": " must have at least 1",
+        "top_k": " must be a whole number",
+    }
 
 
 JSON = {"content-type": "application/json"}
@@ -132,8 +158,21 @@ def test_what_openai_has_and_changes_nothing_is_accepted(client: OpenAI) -> None
         modalities=["text"],
         response_format={"type": "text"},
         stop=None,
+        extra_body=VLLM,
     )
     assert done.choices[0].message.content
+
+
+VLLM = {"top_k": -1, "priority": 3, "ignore_eos": False, "min_tokens": 0, "skip_special_tokens": True}
+
+
+def test_what_vllm_has_and_changes_something_is_refused(common: Served) -> None:
+    options = {"continuous_usage_stats": True}
+    for change in ({"min_tokens": 5}, {"ignore_eos": True}, {"stream": True, "stream_options": options}):
+        response = common.http.post("/v1/completions", json=TEXT | change)
+        assert response.status_code == 400
+        assert next(reversed(change)) in error_of(response)["param"]
+    assert common.http.post("/v1/completions", json=TEXT | VLLM | {"top_k": 0}).status_code == 200
 
 
 @pytest.mark.parametrize("prompt", ["", [], ["x"] * 17, 7, [[1, 2]], "half \ud800"], ids=str)

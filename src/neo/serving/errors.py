@@ -19,6 +19,33 @@ TYPES = {
 """What the error is by its status; others are invalid_request_error."""
 
 
+WORDS = {
+    "missing": "is missing",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "string_too_short": "must not be empty",
+    "too_short": "must have at least {min_length}",
+    "too_long": "must have at most {max_length}",
+    "union_tag_invalid": "must have a type of {expected_tags}",
+    "union_tag_not_found": "must have a type",
+}
+"""By pydantic's types of errors, what is wrong with an argument."""
+NAMES = {
+    "string": "a string",
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a number",
+    "bool": "true or false",
+    "list": "a list",
+    "dict": "an object",
+    "model": "an object",
+}
+"""What an argument has to be, by how the types of the other errors begin."""
+
+
 class ApiError(HTTPException):
     """A refusal. `message` is read by whoever asked: it holds no text of a library and no address."""
 
@@ -100,10 +127,21 @@ def _invalid(error: RequestValidationError, content_type: str) -> ApiError:
         return ApiError(415, message, code="unsupported_media_type")
     place = [str(one) for one in first["loc"][1:] if isinstance(one, int) or str(one).isidentifier()]
     names = [one for one in place if one not in ("str", "int", "float", "bool")]
-    param = ".".join(names) or None
+    # The part of a union is called as the field in it: messages.0.content.0.image_url.image_url
+    param = ".".join(one for one, before in zip(names, ["", *names], strict=False) if one != before) or None
     if first["type"] == "extra_forbidden":
         return ApiError(400, f"unrecognized request argument: {param}", code="unknown_parameter", param=param)
-    said = first["msg"].removeprefix("Value error, ")
-    refusal = ApiError(400, f"{param or 'the body'}: {said}", param=param)
+    refusal = ApiError(400, f"{param or 'the body'}{_complaint(first)}", param=param)
     refusal.reason = first["type"]
     return refusal
+
+
+def _complaint(error: dict[str, Any]) -> str:
+    """In our own words."""
+    kind = error["type"]
+    if kind == "value_error":
+        return ": " + error["msg"].removeprefix("Value error, ")
+    if kind in WORDS:
+        return " " + WORDS[kind].format(**error.get("ctx", {}))
+    name = NAMES.get(kind.partition("_")[0])
+    return f" must be {name}" if name else " is not as it should be"

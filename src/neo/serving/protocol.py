@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 MOST_ANSWERS = 16
 """Largest `n`."""
+VLLM = "vLLM's: its default is accepted, which changes nothing."
 MOST_STOPS = 4
 """Stop strings, as at OpenAI."""
 
@@ -91,8 +92,11 @@ class JsonSchema(BaseModel):
 class StreamOptions(BaseModel):
     """What a stream has besides the text."""
 
+    model_config = ConfigDict(extra="forbid")
+
     include_usage: bool = False
     include_obfuscation: Ignored = None
+    continuous_usage_stats: Literal[False] = Field(False, description=VLLM)
 
 
 class Sampled(BaseModel):
@@ -109,13 +113,19 @@ class Sampled(BaseModel):
     n: int | None = Field(1, ge=1, le=MOST_ANSWERS)
     stop: str | list[str] | None = Field(None, description=f"Up to {MOST_STOPS} strings before which the answer ends.")
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    top_k: int | None = Field(None, ge=1, lt=2**31, description="Not OpenAI's: sample among so many likeliest tokens.")
+    top_k: int | None = Field(
+        None, ge=-1, lt=2**31, description="Not OpenAI's: sample among so many likeliest tokens; 0 or -1: among all."
+    )
     min_p: Number | None = Field(None, ge=0, le=1, description="Not OpenAI's: least probability next to the likeliest.")
     repetition_penalty: Number | None = Field(None, gt=0, le=10, description="Not OpenAI's: as in transformers.")
     frequency_penalty: Unsupported = None
     presence_penalty: Unsupported = None
     logit_bias: Unsupported = None
     user: Ignored = None
+    priority: Ignored = None
+    ignore_eos: Literal[False] | None = Field(None, description=VLLM)
+    min_tokens: Literal[0] | None = Field(None, description=VLLM)
+    skip_special_tokens: Literal[True] | None = Field(None, description=VLLM)
 
     @model_validator(mode="after")
     def _fits(self) -> "Sampled":
@@ -133,8 +143,10 @@ class Sampled(BaseModel):
 
     def options(self) -> dict[str, Any]:
         """For `ChatModel.request`, what was given alone."""
-        names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+        names = ("temperature", "top_p", "min_p", "repetition_penalty")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if self.top_k is not None and self.top_k > 0:
+            given["top_k"] = self.top_k
         if self.seed is not None:
             given["seed"] = self.seed % 2**63  # OpenAI's may be below 0
         return given | ({"stop": self.stops()} if self.stops() else {})
@@ -151,6 +163,7 @@ class ChatRequest(Sampled):
     max_completion_tokens: int | None = Field(None, ge=1, description="The newer name of max_tokens.")
     logprobs: bool | None = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
+    add_generation_prompt: Literal[True] | None = Field(None, description=VLLM)
     response_format: Annotated[TextFormat | JsonObject | JsonSchema, Field(discriminator="type")] | None = None
     tools: Unsupported = None
     tool_choice: Unsupported = None
