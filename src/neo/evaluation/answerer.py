@@ -152,3 +152,8 @@ def _only(options: dict[str, Any], kind: str, known: Sequence[str]) -> dict[str,
                 f"{name}={value!r} is for a NEO; models behind {kind} take {', '.join(known) or 'no options'}"
             )
     return {name: options[name] for name in known if name in options}
+
+
+def one_line(error: Exception) -> str:
+    """What other people's libraries say in several lines."""
+    return " ".join(str(error).split())

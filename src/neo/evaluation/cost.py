@@ -252,7 +252,7 @@ def write_costs(bench: str | Path, prices: str | Path, folder: str | Path) -> di
 
 
 def _amount(part: Any, name: str, where: str = "", above_0: bool = False) -> float:
-    value = part.get(name) if isinstance(part, dict) else None
+    value: Any = part.get(name) if isinstance(part, dict) else None
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value < float("inf") or (above_0 and not value):
         place, least = f"{where}: " if where else "", "above 0" if above_0 else "from 0 up"

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextTo
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils import is_torchvision_available
 
-from neo.evaluation.answerer import Answer
+from neo.evaluation.answerer import Answer, one_line
 from neo.inference.loading import DTYPES
 from neo.inference.messages import Messages
 from neo.model.device import choose_device, peak_memory, reset_peak_memory
@@ -39,7 +39,7 @@ class HuggingFaceAnswerer:
             try:
                 answers.append(self._answer(messages, max_new_tokens))
             except ValueError as error:
-                raise ValueError(f"question {number}: {_one_line(error)}") from error
+                raise ValueError(f"question {number}: {one_line(error)}") from error
         return answers
 
     def peak_memory(self) -> int | None:
@@ -110,7 +110,7 @@ def load_huggingface(
             name, dtype=DTYPES.get(dtype, "auto"), local_files_only=not download
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ValueError(f"hf:{name} cannot be loaded: {_one_line(error)}") from error
+        raise ValueError(f"hf:{name} cannot be loaded: {one_line(error)}") from error
     return HuggingFaceAnswerer(f"hf:{name}", model.to(where), processor)
 
 
@@ -181,7 +181,3 @@ def peer_messages(messages: Messages) -> tuple[list[dict[str, Any]], list[Image.
                 content.append({"type": "text", "text": part.strip("\n")})
         conversation.append({"role": turn.role, "content": content})
     return conversation, pictures
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

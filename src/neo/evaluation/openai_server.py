@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from neo.evaluation.answerer import Answer
+from neo.evaluation.answerer import Answer, one_line
 from neo.inference.messages import Messages
 from neo.processing.chat import parse
 from neo.processing.picture import picture_file
@@ -56,7 +56,7 @@ class OpenAIAnswerer:
                         first = first or time.monotonic()
                         text += choice.delta.content
         except (OpenAIError, ValueError) as error:
-            raise ValueError(f"question {number}: {' '.join(str(error).split())}") from error
+            raise ValueError(f"question {number}: {one_line(error)}") from error
         if reason in (None, "content_filter"):
             raise ValueError(f"question {number}: the answer broke off ({reason or 'the stream ended early'})")
         return Answer(
@@ -94,7 +94,7 @@ def load_openai(address: str) -> OpenAIAnswerer:
     try:
         served = [one.id for one in client.models.list()]
     except OpenAIError as error:
-        raise ValueError(f"openai:{address}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"openai:{address}: {one_line(error)}") from error
     if len(served) != 1:
         raise ValueError(f"openai:{address} serves {', '.join(served) or 'nothing'}: name one behind a #")
     return OpenAIAnswerer(client, served[0])
