@@ -176,16 +176,27 @@ def test_a_model_that_cannot_be_loaded_ends_it() -> None:
         run.run(load, Settings(), "127.0.0.1", 0, 16)
 
 
+OUT_OF_RANGE: list[dict] = [{"max_waiting": -1}, {"request_timeout": 0}, {"decoders": 0}]
+OUT_OF_RANGE += [{"media_domains": (host,)} for host in ("http://foo/", "a.example/x", "*", "a.example:443", "a b", "")]
+OUT_OF_RANGE += [
+    {"origins": (origin,)} for origin in ("https://a.example/", "a.example", "https://a.example/x", "null")
+]
+
+
 def test_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ValueError, match="listened on") as refused:
         run.run(pytest.fail, Settings(), "127.0.0.1", taken.getsockname()[1], 16)
     assert str(refused.value).count("127.0.0.1") == 1
 
 
-@pytest.mark.parametrize("change", [{"max_waiting": -1}, {"request_timeout": 0}, {"decoders": 0}], ids=str)
+@pytest.mark.parametrize("change", OUT_OF_RANGE, ids=str)
 def test_settings_out_of_range(change: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         Settings(**change)
+
+
+def test_hosts_and_origins() -> None:
+    Settings(media_domains=("a.example", "b-c.example."), origins=("*", "https://a.example:8443", "http://[::1]"))
 
 
 def test_a_dead_engine_is_503_and_the_end(fresh, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,11 @@ CHAT = {"model": "neo-demo", "messages": [{"role": "user", "content": "Hello"}],
 TEXT = {"model": "neo-demo", "prompt": "The circle is", "max_tokens": 4}
 
 
-def test_models(client: OpenAI) -> None:
+def test_models(client: OpenAI, demo: ChatModel) -> None:
     [model] = client.models.list().data
     assert (model.id, model.object) == ("neo-demo", "model")
     assert client.models.retrieve("neo-demo") == model
+    assert model.max_model_len == demo.model.config.text_config.max_position_embeddings
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("gpt")
 
@@ -30,6 +31,18 @@ def test_models(client: OpenAI) -> None:
 def test_version_and_health(common: Served) -> None:
     assert common.http.get("/version").json() == {"version": __version__}
     assert common.http.get("/health").json() == {"status": "ok"}
+    assert common.http.head("/health").status_code == 200
+
+
+def test_an_answer_is_called_as_its_request(client: OpenAI) -> None:
+    named = {"x-request-id": "my-request.1"}
+    assert client.chat.completions.create(**CHAT, extra_headers=named).id == "chatcmpl-my-request.1"
+    assert client.completions.create(**TEXT, extra_headers=named).id == "cmpl-my-request.1"
+    for kind, stream in (
+        ("chatcmpl", client.chat.completions.create(**CHAT, stream=True, extra_headers=named)),
+        ("cmpl", client.completions.create(**TEXT, stream=True, extra_headers=named)),
+    ):
+        assert {chunk.id for chunk in stream} == {f"{kind}-my-request.1"}
 
 
 def test_text_goes_on_behind_a_prompt(client: OpenAI, demo: ChatModel) -> None:
@@ -233,10 +246,20 @@ def test_another_content_type_is_415(common: Served) -> None:
 
 def test_a_form_without_its_parts(common: Served) -> None:
     picture = {"image": (ROOT / "examples" / "images" / "stars.png").read_bytes()}
-    for files, data in (({}, {"question": "What?"}), (picture, {}), (picture, {"question": ""})):
+    two = [("image", picture["image"]), ("image", picture["image"])]
+    for files, data, param in (
+        ({}, {"question": "What?"}, None),
+        (picture, {}, "question"),
+        (picture, {"question": ""}, "question"),
+        (picture, {"question": ["What?", "Where?"]}, "question"),
+        (two, {"question": "What?"}, "image"),
+        ({"question": b"What?"}, {"image": "hello"}, "image"),
+        (picture, {"question": "What?", "temperature": 1}, "temperature"),
+    ):
         response = common.http.post("/analyze", files=files, data=data)
-        assert response.status_code == 400
-        error_of(response)
+        error = error_of(response)
+        assert (response.status_code, error["param"]) == ((400, param) if param else (415, None))
+        assert "Value" not in error["message"]
 
 
 def test_a_conversation_beyond_the_context_is_400(client: OpenAI) -> None:

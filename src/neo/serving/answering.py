@@ -78,6 +78,11 @@ class Answering:
             raise unavailable("the engine has died; the server is ending", "engine_dead")
         return self.model
 
+    @property
+    def context(self) -> int | None:
+        """The model's, in tokens; None while it loads."""
+        return self.model.model.config.text_config.max_position_embeddings if self.model else None
+
     def break_off(self) -> None:
         """The time to finish is up: whoever still waits is told that the server is ending."""
         self._broken_off = True

@@ -87,6 +87,26 @@ def visit_of(request: Request) -> Visit:
 Visiting = Annotated[Visit, Depends(visit_of)]
 
 
+async def check_form(request: Request) -> None:
+    """Of /analyze: one picture and one question, nothing else.
+
+    Raises:
+        ApiError: it is another.
+    """
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        message = "the body must be a form (multipart/form-data) with the file image and the text question"
+        raise ApiError(415, message, code="unsupported_media_type")
+    form = (await request.form()).multi_items()
+    for name in ("image", "question"):
+        values = [value for key, value in form if key == name]
+        if len(values) != 1 or isinstance(values[0], str) != (name == "question"):
+            kind = "text" if name == "question" else "file (-F image=@picture.png)"
+            raise ApiError(400, f"{name} must be given once, as a {kind}", param=name)
+    if unknown := [key for key, _ in form if key not in ("image", "question")]:
+        message = f"unrecognized request argument: {unknown[0][:80]}"
+        raise ApiError(400, message, code="unknown_parameter", param=unknown[0][:80])
+
+
 def _add_answers(app: FastAPI, answering: Answering) -> None:
     @app.post("/v1/chat/completions", response_model=ChatCompletion, responses={**REFUSALS, **STREAM})
     async def chat_completions(body: ChatRequest, visit: Visiting) -> Any:
@@ -108,7 +128,7 @@ def _add_answers(app: FastAPI, answering: Answering) -> None:
         generations = await answering.complete(visit, body)
         return _stream(visit, text.chunks(answering, visit, body, generations))
 
-    @app.post("/analyze", response_model=Analysis, responses=REFUSALS)
+    @app.post("/analyze", response_model=Analysis, responses=REFUSALS, dependencies=[Depends(check_form)])
     async def analyze(
         image: Annotated[UploadFile, File(description="A picture.")],
         question: Annotated[str, Form(min_length=1)],
@@ -132,18 +152,22 @@ def _add_answers(app: FastAPI, answering: Answering) -> None:
 
 
 def _add_facts(app: FastAPI, answering: Answering) -> None:
+    def _model() -> Model:
+        return Model(id=answering.settings.name, created=answering.created, max_model_len=answering.context)
+
     @app.get("/v1/models")
     async def models() -> Models:
         """The model that is served."""
-        return Models(data=[Model(id=answering.settings.name, created=answering.created)])
+        return Models(data=[_model()])
 
     @app.get("/v1/models/{name:path}", responses={404: REFUSALS[404], 422: REFUSALS[422]})
     async def model(name: str) -> Model:
         """The model, if it is called so."""
         if name != answering.settings.name:
             raise ApiError(404, f"there is no model {name[:80]!r} here", code="model_not_found", param="model")
-        return Model(id=name, created=answering.created)
+        return _model()
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", responses={503: REFUSALS[503]})
     async def health() -> Health:
         """Whether requests are answered; 503 while loading, ending, or when the engine is dead."""

@@ -1,7 +1,6 @@
 """Answers to /v1/chat/completions, whole and in pieces."""
 
 import time
-import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -40,7 +39,7 @@ async def answer(answering: Answering, visit: Visit, request: ChatRequest) -> Ch
         said = Said(content=done.text)
         choices.append(Choice(index=index, message=said, logprobs=logprobs, finish_reason=done.finish_reason))  # type: ignore[arg-type]
     return ChatCompletion(
-        id=new_id("chatcmpl"),
+        id=f"chatcmpl-{visit.id}",
         created=int(time.time()),
         model=request.model,
         choices=choices,
@@ -56,7 +55,7 @@ async def chunks(
     Raises:
         ApiError: it failed.
     """
-    head = {"id": new_id("chatcmpl"), "object": "chat.completion.chunk", "created": int(time.time())}
+    head = {"id": f"chatcmpl-{visit.id}", "object": "chat.completion.chunk", "created": int(time.time())}
     head |= {"model": request.model} | ({"usage": None} if request.include_usage else {})
 
     def chunk(index: int, delta: dict[str, str], finish_reason: str | None = None, piece: Piece | None = None) -> dict:
@@ -74,11 +73,6 @@ async def chunks(
             yield chunk(index, {"content": piece.text}, piece=piece)
     if request.include_usage:
         yield {**head, "choices": [], "usage": usage(answering, generations).model_dump()}
-
-
-def new_id(kind: str) -> str:
-    """Of an answer."""
-    return f"{kind}-{uuid.uuid4().hex}"
 
 
 def usage(answering: Answering, generations: list[Generation]) -> Usage:

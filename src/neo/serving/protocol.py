@@ -369,6 +369,7 @@ class Model(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "neo"
+    max_model_len: int | None = Field(description="vLLM's name for the context, in tokens; null while it loads.")
 
 
 class Models(BaseModel):

@@ -1,6 +1,10 @@
 """What an operator can set, with the defaults."""
 
+import re
 from dataclasses import dataclass
+
+_HOST = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\.?")
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:\d+)?")
 
 
 @dataclass(frozen=True)
@@ -8,7 +12,7 @@ class Settings:
     """Limits and doors of a server.
 
     Raises:
-        ValueError: a number below its least.
+        ValueError: a number below its least, or what is no host or origin.
     """
 
     name: str = "neo-demo"
@@ -54,6 +58,16 @@ class Settings:
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {low}")
+        for host in self.media_domains:
+            if not _HOST.fullmatch(host):
+                raise ValueError(
+                    f"media_domains (--allow-media-domain) has {host!r}, which must be a host's name alone: a.example"
+                )
+        for origin in self.origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"origins (--allow-origin) has {origin!r}, which must be as browsers send it: https://a.example"
+                )
         for name in ("request_timeout", "media_timeout"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be a number of seconds above 0")

@@ -6,7 +6,7 @@ from typing import Any
 
 from neo.inference.generation import Generation, TokenLogprob
 from neo.serving.answering import Answering
-from neo.serving.chat import LEAST_LOGPROB, new_id, usage
+from neo.serving.chat import LEAST_LOGPROB, usage
 from neo.serving.protocol import Completion, CompletionRequest, TextChoice, TextLogprobs
 from neo.serving.visit import Visit
 
@@ -26,7 +26,7 @@ async def answer(answering: Answering, visit: Visit, request: CompletionRequest)
         finish: Any = done.finish_reason
         choices.append(TextChoice(index=index, text=done.text, logprobs=logprobs, finish_reason=finish))
     return Completion(
-        id=new_id("cmpl"),
+        id=f"cmpl-{visit.id}",
         created=int(time.time()),
         model=request.model,
         choices=choices,
@@ -42,7 +42,7 @@ async def chunks(
     Raises:
         ApiError: it failed.
     """
-    head = {"id": new_id("cmpl"), "object": "text_completion", "created": int(time.time()), "model": request.model}
+    head = {"id": f"cmpl-{visit.id}", "object": "text_completion", "created": int(time.time()), "model": request.model}
     head |= {"usage": None} if request.include_usage else {}
     said = [0] * len(generations)
     async for index, piece in answering.pieces(visit, generations):
