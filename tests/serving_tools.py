@@ -7,7 +7,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -70,9 +70,15 @@ def request_lines(records: list[logging.LogRecord]) -> list[dict]:
 
 
 @contextlib.contextmanager
-def served(load: Callable[[], ChatModel], settings: Settings | None = None, max_batch: int = 16) -> Iterator[Served]:
+def served(
+    load: Callable[[], ChatModel],
+    settings: Settings | None = None,
+    max_batch: int = 16,
+    trusted_proxies: Sequence[str] = (),
+) -> Iterator[Served]:
     """A running server; `load` is called as at the command line, while it listens already."""
-    server = Server(load, settings or Settings(), "127.0.0.1", 0, max_batch, shutdown_seconds=5)
+    given = settings or Settings()
+    server = Server(load, given, "127.0.0.1", 0, max_batch, shutdown_seconds=5, trusted_proxies=trusted_proxies)
     listening = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)

@@ -40,10 +40,18 @@ def test_the_options_are_the_settings(started: list[tuple], tmp_path: Path) -> N
     ]
     words += ["--request-timeout", "5.5", "--max-body-bytes", "6000", "--max-images", "7", "--max-image-pixels", "8000"]
     words += ["--api-key-file", str(keys), "--allow-media-domain", "a.example, b.example", "--media-redirects", "9"]
-    words += ["--allow-origin", "https://c.example", "--served-model-name", "small", "--cache-memory", "50000000"]
+    words += [
+        "--allow-origin",
+        "https://c.example",
+        "--served-model-name",
+        "small",
+        "--trusted-proxies",
+        "10.0.0.1,10.1.0.0/16",
+    ]
+    words += ["--cache-memory", "50000000"]
     assert main(words) == 0
     [(load, settings, *where)] = started
-    assert where == ["0.0.0.0", 80, 2]
+    assert where == ["0.0.0.0", 80, 2, ("10.0.0.1", "10.1.0.0/16")]
     assert settings == Settings(
         name="small",
         max_waiting=3,
@@ -63,8 +71,8 @@ def test_the_options_are_the_settings(started: list[tuple], tmp_path: Path) -> N
 
 def test_without_options_it_is_safe(started: list[tuple]) -> None:
     assert main(["serve"]) == 0
-    [(_, settings, host, port, _)] = started
-    assert (settings, host, port) == (Settings(), "127.0.0.1", 8000)
+    [(_, settings, host, port, _, proxies)] = started
+    assert (settings, host, port, proxies) == (Settings(), "127.0.0.1", 8000, ())
 
 
 @pytest.mark.parametrize(
@@ -76,11 +84,26 @@ def test_without_options_it_is_safe(started: list[tuple]) -> None:
         (["--replicas", "0"], "--replicas 0 must be at least 1"),
         (["--max-waiting", "-1"], "max_waiting"),
         (["--port", "many"], "port"),
+        (["--allow-media-domain", "http://foo/, a.example"], "--allow-media-domain"),
+        (["--allow-origin", "https://a.example/"], "--allow-origin"),
+        (["--trusted-proxies", "proxy.example"], "--trusted-proxies"),
+        (["--trusted-proxies", "10.0.0.1", "--replicas", "2"], "--trusted-proxies goes without --replicas"),
     ],
     ids=str,
 )
-def test_mistakes_are_one_sentence(refuse: Callable[..., str], words: list[Any], said: str) -> None:
+def test_mistakes_are_one_sentence(
+    refuse: Callable[..., str], monkeypatch: pytest.MonkeyPatch, words: list[Any], said: str
+) -> None:
+    monkeypatch.setattr(logs, "to_stderr", lambda: None)
     assert said in refuse("serve", *words)
+
+
+@pytest.mark.parametrize("words", [("--max-batch", "0"), ("--api-key-file", "/nowhere/keys")], ids=str)
+def test_some_are_told_before_the_slow_imports(
+    refuse: Callable[..., str], monkeypatch: pytest.MonkeyPatch, words: tuple[str, str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "neo.serving.run", None)
+    assert "neo-vlm[serve]" not in refuse("serve", *words)
 
 
 def test_a_port_that_is_taken(refuse: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,13 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai import OpenAI
 from PIL import Image
-from serving_tools import ROOT, Served, about, data_url, request_lines, until
+from serving_tools import ROOT, Served, about, data_url, request_lines, served, until
 
 from neo.processing.tokenizer import SPECIAL_TOKENS
-from neo.serving import answering
+from neo.serving import answering, run
 from neo.serving.admission import ApiKeys, RateLimit, read_keys
 from neo.serving.errors import ApiError
 from neo.serving.logs import JsonLines
+from neo.serving.settings import Settings
 
 KEY, OTHER_KEY = "a-key-of-some-length", "another-key-of-some-length"
 CHAT = {"model": "neo-demo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
@@ -232,6 +233,22 @@ def test_a_key_has_its_rate(serve) -> None:
         assert served.openai(OTHER_KEY).chat.completions.create(**CHAT).choices
         until_free = served.http.get("/v1/models", headers={"Authorization": f"Bearer {KEY}"})
         assert until_free.status_code == 200  # asking for facts costs nothing
+
+
+@pytest.mark.parametrize(("proxies", "last"), [((), 429), (("127.0.0.1",), 400)], ids=["strangers", "a proxy"])
+def test_only_a_trusted_proxy_says_who_asks(fresh, proxies: tuple[str, ...], last: int) -> None:
+    with served(fresh(), Settings(rate_limit=1), trusted_proxies=proxies) as running:
+        until(lambda: running.http.get("/health").status_code == 200)
+        asked = [
+            running.http.post("/v1/completions", json={}, headers={"X-Forwarded-For": address}).status_code
+            for address in ("198.51.100.1", "198.51.100.2")
+        ]
+    assert asked == [400, last]
+
+
+def test_a_proxy_is_an_address() -> None:
+    with pytest.raises(ValueError, match=r"--trusted-proxies.*proxy\.example"):
+        run.run(pytest.fail, Settings(), "127.0.0.1", 0, 1, trusted_proxies=["10.0.0.0/8", "proxy.example"])
 
 
 def test_a_bucket_fills_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ def serve_parser() -> ArgumentParser:
         "--api-key-file", metavar="FILE", help="a key a line; one is then needed on all routes but /health and the page"
     )
     add("--rate-limit", type=int, default=0, metavar="N", help="answers a minute for each key, else address; 0: any")
+    add("--trusted-proxies", metavar="IP,IP", help="whose X-Forwarded-For says who asks; by default nobody's")
     add("--allow-media-domain", metavar="HOST,HOST", help="fetch pictures over https from these; by default none are")
     add("--media-redirects", type=int, default=0, metavar="N", help="redirects followed while fetching")
     add("--allow-origin", metavar="URL,URL", help="web pages that may read the answers (CORS); by default none")
@@ -46,11 +47,16 @@ def serve_parser() -> ArgumentParser:
 
 def serve(options: Namespace) -> int:
     """`neo serve`"""
+    for name in ("max_batch", "replicas"):
+        if options[name] < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {options[name]} must be at least 1")
     try:
         from neo.serving import logs
         from neo.serving.admission import read_keys
-        from neo.serving.run import run
         from neo.serving.settings import Settings
+
+        keys = read_keys(options.api_key_file) if options.api_key_file else ()  # told before torch is imported
+        from neo.serving.run import run
     except ModuleNotFoundError as error:
         raise ValueError(
             f"neo serve needs {error.name}: install the extra with pip install 'neo-vlm[serve]'"
@@ -64,23 +70,19 @@ def serve(options: Namespace) -> int:
         max_body_bytes=options.max_body_bytes,
         max_images=options.max_images,
         max_image_pixels=options.max_image_pixels,
-        api_keys=read_keys(options.api_key_file) if options.api_key_file else (),
+        api_keys=keys,
         rate_limit=options.rate_limit,
         media_domains=_listed(options.allow_media_domain),
         media_redirects=options.media_redirects,
         origins=_listed(options.allow_origin),
     )
-    for name in ("max_batch", "replicas"):
-        if options[name] < 1:
-            raise ValueError(f"--{name.replace('_', '-')} {options[name]} must be at least 1")
-
     if not options.download:
         names.resolve(options.model, download=False)  # a slip of the name is told before anything is listened on
     logs.to_stderr()
     load = partial(load_with_engine, options)
     if options.replicas > 1:
         return _run_replicas(load, settings, options)
-    return run(load, settings, options.host, options.port, options.max_batch)
+    return run(load, settings, options.host, options.port, options.max_batch, _listed(options.trusted_proxies))
 
 
 def _run_replicas(load: "Callable[[], ChatModel]", settings: "Settings", options: Namespace) -> int:
@@ -90,6 +92,8 @@ def _run_replicas(load: "Callable[[], ChatModel]", settings: "Settings", options
         raise ValueError(
             f"--replicas needs {error.name}: install the extra with pip install 'neo-vlm[serve,scale]'"
         ) from error
+    if options.trusted_proxies:
+        raise ValueError("--trusted-proxies goes without --replicas: behind Ray's own proxy give keys instead")
     where = options.host, options.port
     return run_replicas(load, settings, *where, options.max_batch, options.replicas, options.device)
 

@@ -1,12 +1,13 @@
 """Running the server: load, answer, watch the engine, end in order."""
 
 import asyncio
+import ipaddress
 import logging
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -33,7 +34,7 @@ TELL_SECONDS = 2.0
 
 
 class Server(uvicorn.Server):
-    """A server that listens at once, says 503 while it loads, and ends with its engine."""
+    """A server that listens before it loads, says 503 while it does, and ends with its engine."""
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class Server(uvicorn.Server):
         port: int,
         max_batch: int,
         shutdown_seconds: int = SHUTDOWN_SECONDS,
+        trusted_proxies: Sequence[str] = (),
     ) -> None:
         self.answering = Answering(settings, Metrics())
         self.error: BaseException | None = None
@@ -58,6 +60,8 @@ class Server(uvicorn.Server):
                 access_log=False,  # the door has a better one
                 server_header=False,
                 lifespan="off",
+                proxy_headers=bool(trusted_proxies),
+                forwarded_allow_ips=list(trusted_proxies),
                 timeout_graceful_shutdown=shutdown_seconds,
             )
         )
@@ -127,13 +131,32 @@ class Server(uvicorn.Server):
         }
 
 
-def run(load: Callable[[], ChatModel], settings: Settings, host: str, port: int, max_batch: int) -> int:
+def run(
+    load: Callable[[], ChatModel],
+    settings: Settings,
+    host: str,
+    port: int,
+    max_batch: int,
+    trusted_proxies: Sequence[str] = (),
+) -> int:
     """Serve until a signal comes; returns the exit code, 1 where the engine died.
 
+    Args:
+        load: makes the model with its engine.
+        settings: limits and doors.
+        host, port: to listen on.
+        max_batch: answers that the engine makes at the same time.
+        trusted_proxies: addresses, or nets, whose X-Forwarded-For says who asks.
+
     Raises:
-        ValueError: the model cannot be loaded, or the port cannot be listened on.
+        ValueError: the model cannot be loaded, the port cannot be listened on, or a proxy has no such address.
     """
-    server = Server(load, settings, host, port, max_batch)
+    for proxy in trusted_proxies:
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError as error:
+            raise ValueError(f"--trusted-proxies: {error}; give addresses or nets such as 10.0.0.0/8") from None
+    server = Server(load, settings, host, port, max_batch, trusted_proxies=trusted_proxies)
     listening = _listen(host, port)
     logger.info("listening", extra={"fields": {"host": host, "port": listening.getsockname()[1]}})
     asyncio.run(server.serve([listening]))
