@@ -1,13 +1,14 @@
 """docs/serving.md: its commands and programs run against a server, its options and statuses are those there are."""
 
 import json
+import logging
 import re
 import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
-from serving_tools import ROOT, Served
+from serving_tools import ROOT, Served, request_lines, until
 
 from neo.cli import parse
 from neo.cli.serve import serve_parser
@@ -67,6 +68,18 @@ def test_statuses_are_those_of_the_document(common: Served) -> None:
 def test_routes_are_those_of_the_document(common: Served) -> None:
     routes = common.http.get("/openapi.json").json()["paths"]
     assert {path for path in routes if not path.endswith("}")} <= set(re.findall(r"/[a-z0-9/]+", PAGE))
+
+
+def test_the_page_names_what_the_log_has(common: Served, caplog: pytest.LogCaptureFixture) -> None:
+    asked = {"model": "neo-demo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+    with caplog.at_level(logging.INFO):
+        for body in (asked, asked | {"n": 0}):
+            common.http.post("/v1/chat/completions", json=body)
+        until(lambda: len(request_lines(caplog.records)) == 2)
+    logged = set().union(*request_lines(caplog.records)) - {"time", "level", "logger", "message"}
+    section = PAGE.partition("## Log\n")[2].partition("\n## ")[0]
+    told = set(re.findall(r"`([a-z_]+)`", section.partition("leaves a line")[2]))
+    assert told == logged | {"key", "id"}
 
 
 def test_tests_that_security_names_exist() -> None:
