@@ -20,8 +20,6 @@ def main() -> None:
     (batch, prefill), (step, memory) = figure.subplots(2, 2)
 
     draw(batch, [(row["batch_size"], row["tokens_per_s"]) for row in batches], "measured", MEASURED)
-    floors = [(row["batch_size"], row["batch_size"] / row["step_floor_s"]) for row in batches]
-    draw(batch, floors, "if only reading memory cost", FLOOR)
     batch.set(xlabel=f"requests at once, {batches[0]['prompt_tokens']} tokens each", ylabel="tokens/s of all")
 
     draw(prefill, [(row["side"], row["first_token_s"]) for row in pictures], "measured", MEASURED)
@@ -45,7 +43,7 @@ def main() -> None:
 
 def draw(axes: Axes, points: list[tuple[float, float]], label: str, color: str) -> None:
     axes.plot(*zip(*points, strict=True), marker="o", markersize=3, color=color, label=label)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.08 * axes.dataLim.ymax)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
 
