@@ -45,7 +45,8 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx2.
     words += ["--max-body-bytes", "100000"]
     with (folder / "log").open("w") as log:
         # Ray goes to another replica where one is too busy to say at once how full it is; here it waits.
-        environment = {**os.environ, "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "60"}
+        deadlines = ("RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S", "RAY_SERVE_MAX_QUEUE_LENGTH_RESPONSE_DEADLINE_S")
+        environment = os.environ | dict.fromkeys(deadlines, "60")
         process = subprocess.Popen([sys.executable, "-m", "neo", *words], stderr=log, stdout=log, env=environment)
     headers = {"Authorization": f"Bearer {KEY}"}
     try:
@@ -89,15 +90,20 @@ def process_of(replica: str) -> psutil.Process:
 @pytest.mark.slow
 def test_two_replicas(operated: tuple[httpx2.Client, subprocess.Popen]) -> None:
     http, server = operated
+    _both_are_there(http)  # who hands requests on hears of the replicas one by one
     _a_conversation_finds_its_prefix(http)
     _a_killed_replica_loses_nothing(http)
     _what_a_single_server_does(http)
-    until(lambda: http.get("/metrics").text.count("neo_engine_up{") == 2, 300, pause=1)  # Ray has put another there
+    _both_are_there(http)  # Ray has put another in the place of the one that was killed
     family = psutil.Process(server.pid).children(recursive=True)
     server.terminate()
     assert server.wait(120) == 0
     _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
+
+
+def _both_are_there(http: httpx2.Client) -> None:
+    until(lambda: http.get("/metrics").text.count("neo_engine_up{") == 2, 300, pause=1)
 
 
 def _a_conversation_finds_its_prefix(http: httpx2.Client) -> None:
