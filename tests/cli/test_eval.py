@@ -93,5 +93,10 @@ def test_the_page_of_costs_as_json(run: Callable[..., str], tmp_path: Path) -> N
     assert run(*words).startswith("# What 1 000 requests cost")
 
 
+@pytest.mark.parametrize("option", ["--limit", "--tasks", "--min-pixels", "--max-pixels"])
+def test_options_of_benchmarks_need_one(refuse: Callable[..., str], option: str) -> None:
+    assert f"{option} goes with --benchmark" in refuse("eval", "--data", "synthetic", option, "3")
+
+
 def test_data_are_needed(refuse: Callable[..., str]) -> None:
     assert "neo eval needs --data, a file of records with the expected answers" in refuse("eval")

@@ -35,6 +35,13 @@ def add_benchmark_options(parser: ArgumentParser) -> None:
     add("--table", metavar="FOLDER", help="results of --benchmark beside published scores, as Markdown")
 
 
+def refuse_without_benchmark(options: Namespace) -> None:
+    """See that no option is given that only --benchmark has a use for."""
+    for name in ("limit", "tasks", "min_pixels", "max_pixels"):
+        if options[name] is not None:
+            raise ValueError(f"--{name.replace('_', '-')} goes with --benchmark; --data has --number")
+
+
 def run_benchmarks(options: Namespace) -> int:
     """`neo eval --benchmark`: scores into the folder of --output, and a line for each."""
     from neo.evaluation.benchmarks import benchmark, benchmarks, check_harness

@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from neo.cli.benchmark import add_benchmark_options, run_benchmarks, show_table
+from neo.cli.benchmark import add_benchmark_options, refuse_without_benchmark, run_benchmarks, show_table
 from neo.cli.console import make_parser, quiet_transformers, say, track
 from neo.cli.model import add_load_options
 
@@ -57,6 +57,7 @@ def evaluate(options: Namespace) -> int:
     if options.bench:
         _refuse_others(options, "bench", "cost", "output", "json")
         return _costs(options)
+    refuse_without_benchmark(options)
     if not options.data:
         raise ValueError("neo eval needs --data, a file of records with the expected answers")
     from neo.evaluation.result import REPORT
