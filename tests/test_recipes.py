@@ -14,7 +14,7 @@ from neo.training import load_recipe, train
 from neo.training.metrics import read_metrics
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-DEMO = ("llm", "pt", "mt", "sft", "scenes_sft", "fine_sft", "lookup_sft", "last_sft")
+DEMO = ("llm", "pt", "mt", "sft", "scenes_sft", "fine_sft", "lookup_sft", "last_sft", "count_sft")
 STAGES = ("pt", "mt", "sft")
 PAPER = {
     # stage: steps, warm-up, learning rate, least share of it, length of a row; then where the scripts differ

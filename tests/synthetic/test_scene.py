@@ -8,7 +8,7 @@ import pytest
 
 from neo.synthetic.palette import COLORS, distance, paper_color, shade
 from neo.synthetic.scene import SHAPES, Scene, Shape, draw_scene
-from neo.synthetic.scene_questions import SCENE_KINDS, caption, describe_scene, scene_for, scene_turns
+from neo.synthetic.scene_questions import SCENE_KINDS, caption, describe_scene, scene_for, scene_turns, tally
 
 
 def scenes(kind, number=200):
@@ -47,6 +47,31 @@ def test_counts_are_counted():
                 assert name == scene.counted
                 seen.add(int(turn.answer))
     assert seen == set(range(10))
+
+
+def test_points_are_tenths_of_the_picture_from_its_left_and_top():
+    for rng, scene in scenes("where"):
+        for turn, _facts in scene_turns(rng, scene, "where", True):
+            name = turn.question.split()[-1].removesuffix("s?")
+            points = [(int(point[0]), int(point[1])) for point in turn.answer.split()]
+            assert points == sorted(points)
+            centres = [(10 * s.x / scene.width, 10 * s.y / scene.height) for s in scene.shapes if s.name == name]
+            assert len(points) == len(centres)
+            for x, y in centres:
+                assert (math.floor(x), math.floor(y)) in points
+
+
+def test_tallies_count_colors_and_kinds():
+    scene = Scene(
+        90, 90, tuple(Shape(*what, 9, 9, 5) for what in [("star", "red"), ("star", "blue"), ("circle", "red")])
+    )
+    assert {(turn.question, turn.answer) for turn in tally(scene)} == {
+        ("How many red shapes are there?", "2"),
+        ("How many blue shapes are there?", "1"),
+        ("How many red stars are there?", "1"),
+        ("How many blue stars are there?", "1"),
+        ("How many red circles are there?", "1"),
+    }
 
 
 def test_positions_are_clear():

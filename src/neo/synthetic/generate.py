@@ -9,9 +9,9 @@ from neo.suggestion import suggestion
 from neo.synthetic.chart import chart, chart_turns, draw_chart
 from neo.synthetic.dialogue import compatible, described_turns, passage, text_turns
 from neo.synthetic.receipt import draw_receipt, receipt, receipt_turns
-from neo.synthetic.sample import Sample, Turn, chance, pick, shuffled, weighted
+from neo.synthetic.sample import Sample, Turn, between, chance, pick, shuffled, weighted
 from neo.synthetic.scene import draw_scene
-from neo.synthetic.scene_questions import ALONE, SCENE_KINDS, WHOLE_SCENE, Candidate, scene_for, scene_turns
+from neo.synthetic.scene_questions import ALONE, SCENE_KINDS, WHOLE_SCENE, Candidate, scene_for, scene_turns, tally
 from neo.synthetic.text_pictures import (
     draw_handwritten,
     draw_writing,
@@ -36,6 +36,7 @@ DEFAULT_WEIGHTS: dict[str, float] = {
     "receipt": 1.0,
     "caption": 0.8,
     "list": 0.8,
+    "where": 0.0,
     "text": 0.6,
     "described": 0.4,
 }
@@ -119,13 +120,18 @@ def _drawn(rng: np.random.Generator, family: str, split: str) -> tuple[Image.Ima
 
 
 def _scene(rng: np.random.Generator, family: str, plain: bool) -> Sample:
-    """A scene with a question of this family first; up to three others follow, all shapes in words last."""
+    """A scene with a question of this family first; up to three others follow, all shapes (or where they are) last."""
     while not (main := scene_turns(rng, scene := scene_for(rng, family), family, plain)):
         pass  # a scene without an unambiguous question of this kind: draw lots again
     # Among the candidates may be an extra of another kind ("What color is the shape on the left?").
     main = [candidate for candidate in main if candidate[0].kind == family] or main
     candidates: list[Candidate] = main[:1]
     image = draw_scene(rng, scene)
+    if family == "where" and not plain:
+        counts = [turn for turn, _ in scene_turns(rng, scene, "count", False)] + tally(scene)
+        pointing = [turn for turn, _ in main]
+        last = max(pointing, key=lambda turn: len(turn.answer)) if chance(rng, 0.5) else pick(rng, pointing)
+        return Sample(family, image, (*shuffled(rng, counts)[: between(rng, 0, 4)], last))
     if plain or family in ALONE or chance(rng, 0.2):
         return Sample(family, image, (candidates[0][0],))
     others = list(main[1:])

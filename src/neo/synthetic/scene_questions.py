@@ -22,11 +22,11 @@ NUMBER_WORDS = (
     "Ten",
     "Eleven",
 )
-SCENE_KINDS = ("color", "lookup", "shape", "count", "position", "exist", "caption", "list")
+SCENE_KINDS = ("color", "lookup", "shape", "count", "position", "exist", "caption", "list", "where")
 WHOLE_SCENE = ("caption", "list")
 """Kinds whose answer gives every other away: alone or last in a conversation."""
-ALONE = (*WHOLE_SCENE, "lookup")
-"""Kinds with which a conversation never goes on: beside answers about the others a colour can be had by elimination."""
+ALONE = (*WHOLE_SCENE, "lookup", "where")
+"""Kinds with which a conversation never goes on: beside answers about the others theirs can be had by elimination."""
 PLACES = {"left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom"}
 
 Fact = tuple[str, object]
@@ -42,6 +42,8 @@ def scene_for(rng: np.random.Generator, kind: str) -> Scene:
         return pair(rng) if chance(rng, 0.5) else few(rng)
     if kind == "count":
         return crowd(rng)
+    if kind == "where":
+        return crowd(rng, 0.7)
     if kind == "position":
         return pair(rng, distinct=chance(rng, 0.85)) if chance(rng, 0.7) else few(rng)
     if kind == "exist":
@@ -66,6 +68,7 @@ def scene_turns(rng: np.random.Generator, scene: Scene, kind: str, plain: bool) 
         "exist": _exist,
         "caption": _caption,
         "list": _list,
+        "where": _where,
     }
     found = makers[kind](rng, scene, plain)
     return found if kind == "count" and scene.counted else shuffled(rng, found)
@@ -224,6 +227,33 @@ def _list(rng: np.random.Generator, scene: Scene, plain: bool) -> list[Candidate
     question = asked(rng, "List the shapes from left to right.", others, plain)
     answer = ", ".join(_noun(shape) for shape in sorted(scene.shapes, key=lambda shape: shape.x))
     return [(Turn(question, answer, "list"), frozenset())]
+
+
+def _where(rng: np.random.Generator, scene: Scene, plain: bool) -> list[Candidate]:
+    """Pointing at the shapes of a kind, or at all: what counting comes down to, with two digits learned for each."""
+    names = {shape.name for shape in scene.shapes}
+    found: list[Candidate] = []
+    for name in [*(name for name in SHAPES if name in names), *(("shape",) if len(names) > 1 and not plain else ())]:
+        question = asked(rng, f"Where are the {name}s?", [f"Point to the {name}s."], plain)
+        points = sorted(_tenths(scene, shape) for shape in scene.shapes if name in (shape.name, "shape"))
+        found.append((Turn(question, " ".join(points), "where"), frozenset()))
+    return found
+
+
+def _tenths(scene: Scene, shape: Shape) -> str:
+    """Where the middle of a shape is, as two digits: tenths of the width from the left, of the height from the top."""
+    return f"{int(10 * shape.x / scene.width)}{int(10 * shape.y / scene.height)}"
+
+
+def tally(scene: Scene) -> list[Turn]:
+    """How many there are of each colour, and of each colour and shape together."""
+    colors = [(shape.color, "shape") for shape in scene.shapes]
+    both = [(shape.color, shape.name) for shape in scene.shapes]
+    return [
+        Turn(f"How many {color} {name}s are there?", str(things.count((color, name))), "count")
+        for things in (colors, both)
+        for color, name in dict.fromkeys(things)
+    ]
 
 
 def describe_scene(rng: np.random.Generator, scene: Scene) -> str:
