@@ -2,6 +2,7 @@
 
     python benchmarks/serving.py
     python benchmarks/serving.py --concurrency 1 4 --requests 20
+    python benchmarks/serving.py --model random --answer-tokens 96 --concurrency 1 16 --shares --requests 24
     python benchmarks/serving.py --save
 
 Each server is a process of its own and gets the same requests: one drawn picture each, of mixed sizes, none twice, and
@@ -9,6 +10,9 @@ a question. First a number of askers who ask again as soon as they are answered 
 a Poisson process, at half and at 0.8 of what `neo serve` has answered at the most (`arrivals`). The naive server gives
 whole answers, so that its first token is its last. A request is lost if it was neither answered to its end nor refused
 with a status. The memory is that of the server's process, after a warm-up and at the end.
+
+The model `random` has random weights in float32, of the sizes of benchmarks/inference.py but for a small vocabulary,
+scales pictures to 64 tokens as neo-demo does, and says as much as it may: a word is more work than passing it on.
 """
 
 import asyncio
@@ -25,13 +29,19 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx2
 import numpy as np
+import torch
+from inference import build
 from PIL import Image, ImageDraw
 from report import make_parser, processor, save
 from rich.console import Console
 from rich.table import Table
+
+from neo.model import names
+from neo.processing.processor import NeoProcessor
 
 SERVERS = ("neo", "naive")
 CONCURRENCY = (1, 2, 4, 8, 16, 32, 64)
@@ -44,12 +54,13 @@ QUESTIONS = (
 )
 SHARES = (0.5, 0.8)
 """Rates of the random arrivals, of the most that was answered."""
-MOST_TOKENS = 32
+ANSWER_TOKENS = 32
+RANDOM = "random"
 WARM_UP = 8
 START_SECONDS = 300
 
 
-def request_body(model: str, number: int) -> dict:
+def request_body(model: str, number: int, answer_tokens: int = ANSWER_TOKENS) -> dict:
     """The request of this number, the same in every run."""
     draw = random.Random(number)
     width, height = draw.choice(SIDES), draw.choice(SIDES)
@@ -62,7 +73,7 @@ def request_body(model: str, number: int) -> dict:
     url = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": draw.choice(QUESTIONS)}]
     messages = [{"role": "user", "content": content}]
-    return {"model": model, "messages": messages, "max_tokens": MOST_TOKENS, "stream": True}
+    return {"model": model, "messages": messages, "max_tokens": answer_tokens, "stream": True}
 
 
 async def ask(client: httpx2.AsyncClient, body: dict) -> dict:
@@ -165,20 +176,38 @@ def memory_mib(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def measure(server: str, model: str, concurrency: list[int], requests: int, most: float | None) -> tuple[list, dict]:
-    """Rows of a server, and its memory. Random arrivals are shares of `most` requests a second, its own by default."""
+def random_model(folder: Path) -> str:
+    """A checkpoint with random weights, and neo-demo's words and tokens a picture."""
+    processor = NeoProcessor.from_pretrained(names.resolve("neo-demo", download=False))
+    model = build(torch.float32, "sdpa", len(processor.tokenizer))
+    model.config.update(processor.ids.config_fields())
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return str(folder)
+
+
+def measure(
+    server: str,
+    model: str,
+    concurrency: list[int],
+    shares: list[float],
+    requests: int,
+    answer_tokens: int,
+    most: float | None,
+) -> tuple[list, dict]:
+    """Rows of a server, and its memory. Random arrivals are `shares` of `most` requests a second, its own if None."""
     name = model.rstrip("/").rpartition("/")[2]
     numbers = iter(range(10**9))
 
     def bodies(count: int) -> list[dict]:
-        return [request_body(name, next(numbers)) for _ in range(count)]
+        return [request_body(name, next(numbers), answer_tokens) for _ in range(count)]
 
     with running(server, model) as (url, pid):
         measured(server, url, "askers", 2, bodies(WARM_UP))
         before = memory_mib(pid)
         rows = [measured(server, url, "askers", count, bodies(max(requests, count))) for count in concurrency]
         most = most or max(row["requests_per_s"] for row in rows)
-        rows += [measured(server, url, "arrivals", float(f"{share * most:.3g}"), bodies(requests)) for share in SHARES]
+        rows += [measured(server, url, "arrivals", float(f"{share * most:.3g}"), bodies(requests)) for share in shares]
         return rows, {"server": server, "before_mib": before, "after_mib": memory_mib(pid)}
 
 
@@ -199,23 +228,30 @@ def show(rows: list[dict], memory: list[dict]) -> None:
 
 
 def main() -> None:
-    parser = make_parser(__doc__, "serving_cpu")
+    parser = make_parser(__doc__, "serving_MODEL_cpu")
     parser.add_argument("--model", default="neo-demo")
     parser.add_argument("--servers", nargs="+", default=list(SERVERS), choices=SERVERS)
     parser.add_argument("--concurrency", nargs="+", type=int, default=list(CONCURRENCY))
+    parser.add_argument(
+        "--shares", nargs="*", type=float, default=list(SHARES), help="of the most answered, as arrivals"
+    )
     parser.add_argument("--requests", type=int, default=200, help="of each row")
+    parser.add_argument("--answer-tokens", type=int, default=ANSWER_TOKENS, help="most tokens of an answer")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends, too
     rows, memory, most = [], [], None
-    for server in args.servers:
-        more, used = measure(server, args.model, args.concurrency, args.requests, most)
-        most = most or max(row["requests_per_s"] for row in more)
-        rows += more
-        memory.append(used)
+    with TemporaryDirectory() as folder:
+        model = random_model(Path(folder) / RANDOM) if args.model == RANDOM else args.model
+        loads = args.concurrency, args.shares, args.requests, args.answer_tokens
+        for server in args.servers:
+            more, used = measure(server, model, *loads, most)
+            most = most or max(row["requests_per_s"] for row in more)
+            rows += more
+            memory.append(used)
     show(rows, memory)
     if args.save:
-        cores = len(os.sched_getaffinity(0))
-        save("serving_cpu", {"cores": cores, "model": args.model, "memory": memory, "rows": rows})
+        about = {"cores": len(os.sched_getaffinity(0)), "model": args.model, "answer_tokens": args.answer_tokens}
+        save(f"serving_{args.model}_cpu", about | {"memory": memory, "rows": rows})
 
 
 if __name__ == "__main__":

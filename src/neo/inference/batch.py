@@ -15,6 +15,7 @@ from neo.inference.chat import ChatModel, whole
 from neo.inference.constraint import UnfinishedAnswer
 from neo.inference.generation import Generation
 from neo.inference.messages import Messages, as_messages
+from neo.model.device import compute_with
 
 PREPARE_THREADS = 2
 """Threads that open pictures and prepare prompts while the engine answers."""
@@ -58,7 +59,7 @@ def answer(model: ChatModel, task: Task, records: Iterable[int]) -> Iterator[dic
     """
     engine = model.engine.start()
     under_way: deque[_Row] = deque()
-    with ThreadPoolExecutor(PREPARE_THREADS, "neo-prepare") as threads:
+    with preparing_threads(PREPARE_THREADS) as threads:
         try:
             for record in records:
                 under_way.append(_Row(model, task, record, threads))
@@ -69,6 +70,15 @@ def answer(model: ChatModel, task: Task, records: Iterable[int]) -> Iterator[dic
         finally:
             for row in under_way:
                 row.cancel()
+
+
+def preparing_threads(number: int) -> ThreadPoolExecutor:
+    """Threads that open pictures and prepare requests beside an engine's thread.
+
+    Each computes alone: where more threads than cores compute, OpenMP's workers fall asleep between operations, the
+    engine's too; see docs/experiments.md.
+    """
+    return ThreadPoolExecutor(number, "neo-prepare", initializer=compute_with, initargs=(1,))
 
 
 class _Row:

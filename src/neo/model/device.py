@@ -32,6 +32,12 @@ def choose_device(device: str | torch.device) -> torch.device:
     return chosen
 
 
+def compute_with(threads: int) -> None:
+    """Let this thread compute with so many on CPU from now on, whatever others set later."""
+    torch.get_num_threads()  # a thread's first look takes the number over that was set last, by any: not afterwards
+    torch.set_num_threads(threads)
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that could be taken: of a GPU's free memory, or of what the system can give without swapping."""
     if device.type == "cuda":

@@ -7,11 +7,11 @@ import dataclasses
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import torch
 
+from neo.inference.batch import preparing_threads
 from neo.inference.cache import OutOfMemory
 from neo.inference.chat import ChatModel
 from neo.inference.engine import Engine
@@ -53,7 +53,7 @@ class Answering:
             seconds=settings.media_timeout,
             redirects=settings.media_redirects,
         )
-        self._threads = ThreadPoolExecutor(settings.decoders, "neo-prepare")
+        self._preparing = preparing_threads(settings.decoders)
 
     def use(self, model: ChatModel) -> None:
         """Answer with this model from now on; its engine gets its thread."""
@@ -91,7 +91,7 @@ class Answering:
 
     def close(self) -> None:
         """End the engine and the threads."""
-        self._threads.shutdown(cancel_futures=True)
+        self._preparing.shutdown(cancel_futures=True)
         if self.model is not None:
             self.model.engine.close()
 
@@ -213,7 +213,7 @@ class Answering:
         if visit.closed:
             raise self._gone(visit)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, prepare)
+            return await asyncio.get_running_loop().run_in_executor(self._preparing, prepare)
         except TooLong as error:
             raise ApiError(400, str(error), code="context_length_exceeded", param=param) from None
         except ValueError as error:  # sentences for users, see neo.inference

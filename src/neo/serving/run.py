@@ -159,7 +159,8 @@ def run(
     server = Server(load, settings, host, port, max_batch, trusted_proxies=trusted_proxies)
     listening = _listen(host, port)
     logger.info("listening", extra={"fields": {"host": host, "port": listening.getsockname()[1]}})
-    asyncio.run(server.serve([listening]))
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:  # uvloop, where it is installed
+        runner.run(server.serve([listening]))
     if isinstance(server.error, ValueError):
         raise server.error
     if server.error is not None:
