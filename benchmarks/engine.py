@@ -27,7 +27,7 @@ from rich.table import Table
 SIDE = 1024
 NEW_TOKENS = 32
 DTYPE = torch.bfloat16
-WAYS = ("qwen2.5-vl generate", "neo generate", "engine", "engine int8", "engine int4")
+WAYS = ("qwen2.5-vl generate", "neo generate", "engine", "engine fp32", "engine int8", "engine int4")
 BATCHES = (1, 8)
 
 
@@ -84,16 +84,17 @@ def qwen() -> dict:
     return timed_generate(model, inputs)
 
 
-def engine(quantization: str | None) -> dict:
+def engine(kind: str) -> dict:
     from neo.inference.engine import Engine
     from neo.inference.generation import Request
+    from neo.inference.loading import join_projections
+    from neo.inference.quantize import QUANTIZATIONS, quantize
     from neo.processing.processor import Encoded
 
-    model = build(DTYPE, "sdpa")
-    if quantization:
-        from neo.inference.quantize import quantize
-
-        quantize(model, quantization, DTYPE)
+    model = build(torch.float32 if kind == "fp32" else DTYPE, "sdpa")
+    if kind in QUANTIZATIONS:
+        quantize(model, kind, DTYPE)
+    join_projections(model)
     no_words = SimpleNamespace(decode=lambda *_, **__: "")
     stub = SimpleNamespace(tokenizer=no_words, ids=SimpleNamespace(image=IMAGE_TOKEN))
 
@@ -137,7 +138,7 @@ def measure(way: str) -> dict:
     elif way == "neo generate":
         row = timed_generate(build(DTYPE, "sdpa"), prompt(SIDE))
     else:
-        row = engine(way.partition(" ")[2] or None)
+        row = engine(way.partition(" ")[2])
     return {"way": way, **row, "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
 
 

@@ -28,11 +28,11 @@ IMAGE_TOKEN = 31_000
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-def build(dtype: torch.dtype, backend: str) -> NeoForConditionalGeneration:
+def build(dtype: torch.dtype, backend: str, vocab_size: int = 32_000) -> NeoForConditionalGeneration:
     torch.manual_seed(0)
     config = NeoConfig(
         text_config={
-            "vocab_size": 32_000,
+            "vocab_size": vocab_size,
             "hidden_size": 1024,
             "intermediate_size": 3072,
             "num_hidden_layers": 14,

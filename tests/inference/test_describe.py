@@ -8,6 +8,7 @@ import pytest
 import neo
 from neo.inference import describe as module
 from neo.inference.bench import _bytes_of
+from neo.inference.cache import cache_dtype
 from neo.inference.describe import describe, report
 from neo.inference.engine import CACHE_SHARE
 from neo.inference.export import export
@@ -20,7 +21,7 @@ WAYS = {"fp32": ("fp32", None), "bf16": ("bf16", None), "int8": ("bf16", "int8")
 def needed(folder: Path, dtype: str, quantization: str | None) -> int:
     """By loading it: the weights, and memory of which the cache's share holds the context."""
     loaded = neo.load_model(str(folder), dtype=dtype, device="cpu", quantization=quantization)
-    cache = 2048 * cache_bytes_per_token(loaded.model.config, loaded.model.dtype)
+    cache = 2048 * cache_bytes_per_token(loaded.model.config, cache_dtype([loaded.model.device], loaded.model.dtype))
     return _bytes_of(loaded.model) + int(cache / CACHE_SHARE)
 
 

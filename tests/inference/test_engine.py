@@ -2,7 +2,9 @@
 
 import gc
 import random
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psutil
@@ -339,6 +341,22 @@ def test_a_thread_of_its_own(model, processor, prompts, expected):
             unfinished.result()
     with pytest.raises(RuntimeError, match="closed"):
         ask(engine, prompts[0])
+
+
+def test_its_thread_computes_with_as_many_as_there_were(model, processor, prompts):
+    """Also where others compute with fewer from then on, as those do that open a server's pictures."""
+    before, seen = torch.get_num_threads(), []
+    try:
+        torch.set_num_threads(before + 1)
+        with engine_of(model, processor).start() as engine, ThreadPoolExecutor() as others:
+            time.sleep(0.2)  # until it waits for work; what it must not do would not show otherwise
+            others.submit(torch.set_num_threads, 1).result()
+            generation = ask(engine, prompts[0])
+            generation.listener = lambda: seen.append(torch.get_num_threads())
+            generation.result()
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {before + 1}
 
 
 def test_ten_thousand_requests_leave_memory_where_it_was(tmp_path):

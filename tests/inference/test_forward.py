@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from engines import ask, engine_of
 
@@ -12,6 +13,9 @@ import neo
 from neo.inference import engine as module
 from neo.inference.cache import GROWTH, CacheMemory
 from neo.inference.forward import Span, forward, layer_devices
+from neo.inference.generation import Request
+from neo.model import linear
+from neo.model.attention import BACKENDS
 from neo.model.neo import NeoForConditionalGeneration
 
 CPU, SHAPES = torch.device("cpu"), torch.device("meta")
@@ -53,6 +57,43 @@ def test_a_spread_model_answers_as_a_whole_one(tiny_checkpoint, processor, promp
     assert engine.memory.devices == [CPU, CPU]
     generations = [ask(engine, prompt) for prompt in prompts[:4]]
     assert [list(one.result().tokens) for one in generations] == expected[:4]
+
+
+def test_a_model_whose_weights_are_there_only_while_called(tiny_checkpoint, prompts, expected):
+    """accelerate's offloading brings each module's own weights for its own call."""
+    model = NeoForConditionalGeneration.from_pretrained(tiny_checkpoint).eval()
+    cpu_offload(model.model.language_model.layers, execution_device=CPU)
+    assert model.model.language_model.layers[0].self_attn.q_norm.weight.device == SHAPES
+    prompt = next(prompt for prompt in prompts if len(prompt.image_grid_hw))
+    out = model.generate(
+        prompt.input_ids[None],
+        pixel_values=prompt.pixel_values,
+        image_grid_hw=prompt.image_grid_hw,
+        max_new_tokens=4,
+        do_sample=False,
+    )
+    assert out[0, -4:].tolist() == expected[prompts.index(prompt)][:4]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("multiplies", [True, False], ids=["bf16", "bf16 made into float32"])
+def test_bf16_on_either_kind_of_processor(
+    tiny_checkpoint, model, processor, prompts, multiplies: bool, backend: str, monkeypatch
+):
+    """Log-probabilities of what the engine says, beside those in float32; cached with and without a finer dtype."""
+    monkeypatch.setattr(linear, "multiplies_bf16", lambda: multiplies)
+    loaded = neo.load_model(str(tiny_checkpoint), dtype="bf16", device="cpu", attn_implementation=backend).model
+    engine = engine_of(loaded, processor)
+    assert engine.memory.dtype == (torch.bfloat16 if multiplies else torch.float32)
+    for prompt in prompts[:4]:
+        said = engine.submit(Request(prompt, 4, logprobs=0)).result()
+        ids = torch.cat([prompt.input_ids, torch.tensor(said.tokens)])
+        with torch.inference_mode():
+            logits = model(ids[None], pixel_values=prompt.pixel_values, image_grid_hw=prompt.image_grid_hw).logits
+        places = range(len(prompt.input_ids) - 1, len(ids) - 1)
+        exact = [logits[0, i].log_softmax(-1)[ids[i + 1]].item() for i in places]
+        got = [one.logprob for one in said.logprobs]
+        np.testing.assert_allclose(got, exact, atol=0.2, rtol=0)  # measured: 0.09
 
 
 def test_the_device_that_is_full_first_bounds_the_cache(monkeypatch):

@@ -17,15 +17,16 @@ def half_split_float64(x: Tensor, positions: Tensor, base: float) -> Tensor:
 def test_three_parts_turn_by_their_own_position_and_base() -> None:
     torch.manual_seed(0)
     positions = torch.randint(0, 4096, (3, 1, 40))
-    rotary = native_rotary(positions, 128, 1e6, 1e4, torch.float32)
-    for part, (cos, sin) in enumerate(rotary):
+    (cos_t, sin_t), (cos_hw, sin_hw) = native_rotary(positions, 128, 1e6, 1e4, torch.float32)
+    parts = [(cos_t, sin_t), *((cos_hw[..., axis, :], sin_hw[..., axis, :]) for axis in range(2))]
+    for part, (cos, sin) in enumerate(parts):
         dim, base = (128, 1e6) if part == 0 else (64, 1e4)
-        x = torch.randn(1, 2, 40, dim)
+        x = torch.randn(1, 40, 2, dim)
         ours = torch.cat(rotate_halves(x, cos, sin), dim=-1)
         for head in range(2):
-            expected = half_split_float64(x[0, head], positions[part, 0], base)
+            expected = half_split_float64(x[0, :, head], positions[part, 0], base)
             # measured: 4.6e-4 near position 4095: the angle is rounded to float32, as published
-            torch.testing.assert_close(ours[0, head].double(), expected, atol=2e-3, rtol=0)
+            torch.testing.assert_close(ours[0, :, head].double(), expected, atol=2e-3, rtol=0)
 
 
 def test_scores_depend_on_differences_of_positions() -> None:
@@ -35,7 +36,7 @@ def test_scores_depend_on_differences_of_positions() -> None:
     def score(query_at: int, key_at: int) -> Tensor:
         rotary = native_rotary(torch.tensor([query_at, key_at]).expand(3, 1, 2), 64, 1e4, 1e4, torch.float64)
         cos, sin = rotary[0]
-        turned = [torch.cat(rotate_halves(x, cos[0, 0, i], sin[0, 0, i]), -1) for i, x in enumerate((query, key))]
+        turned = [torch.cat(rotate_halves(x, cos[0, i, 0], sin[0, i, 0]), -1) for i, x in enumerate((query, key))]
         return turned[0] @ turned[1]
 
     torch.testing.assert_close(score(9, 4), score(105, 100), atol=1e-4, rtol=0)  # angles are float32

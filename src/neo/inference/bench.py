@@ -166,7 +166,7 @@ def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
     block = torch.ones(BLOCK[kind] // 4, device=device)
     reading = _fastest(block.sum, device)
     matrix = torch.ones(SIDE[kind], SIDE[kind], dtype=dtype, device=device)
-    matrix = matrix.to(fastest_dtype(matrix))
+    matrix = matrix.to(fastest_dtype(device, dtype))
     multiplying = _fastest(lambda: matrix @ matrix, device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return Machine(name, torch.get_num_threads(), block.nbytes / reading, 2 * SIDE[kind] ** 3 / multiplying)
@@ -178,7 +178,7 @@ def _measure(engine: Engine, prompt: Encoded, batch: int, new_tokens: int, repea
     runs = [_run(engine, prompt, batch, new_tokens) for _ in range(repeats)]
     config = engine.model.config.text_config
     length = len(prompt.input_ids)
-    seen = batch * (length + new_tokens / 2) * bytes_per_token(config, engine.model.dtype)
+    seen = batch * (length + new_tokens / 2) * bytes_per_token(config, engine.memory.dtype)
     head = 2 * config.vocab_size * config.hidden_size
     operations = batch * (length * (flops_per_token(engine.model.config, length // 2) - head) + head)
     decoder = engine.model.model.language_model

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from neo.model.config import NeoTextConfig
+from neo.model.linear import fastest_dtype
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -34,6 +35,15 @@ MOST_KEPT = 256
 def bytes_per_token(config: NeoTextConfig, dtype: torch.dtype) -> int:
     """What one token takes in a cache: a key and a value in every layer."""
     return config.num_hidden_layers * config.num_key_value_heads * 3 * config.head_dim * dtype.itemsize
+
+
+def cache_dtype(devices: Sequence[torch.device], dtype: torch.dtype) -> torch.dtype:
+    """What keys and values of a model in `dtype` are kept in, whose layers compute on these devices.
+
+    In float32 on processors that cannot multiply bf16: made into that once, not again for every token that reads them.
+    """
+    fastest = {fastest_dtype(device, dtype) for device in devices}
+    return fastest.pop() if len(fastest) == 1 else dtype
 
 
 class OutOfMemory(ValueError):

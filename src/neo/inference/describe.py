@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from neo.inference.cache import cache_dtype
 from neo.inference.engine import CACHE_SHARE
 from neo.inference.quantize import QUANTIZATIONS, check_quantization, weight_bytes
 from neo.model import checkpoint, names, sizes
@@ -113,7 +114,7 @@ def _here(model: NeoForConditionalGeneration, context: int, stored: tuple[torch.
         except ValueError as error:
             refused[name] = str(error)
             continue
-        cache = context * sizes.cache_bytes_per_token(model.config, dtype)
+        cache = context * sizes.cache_bytes_per_token(model.config, cache_dtype([device], dtype))
         needed[name] = weight_bytes(model, dtype, quantization) + int(cache / CACHE_SHARE)
     free = {"device": str(device), "free_bytes": free_memory(device)}
     return {**free, "context": context, "needed_bytes": needed, "refused": refused}

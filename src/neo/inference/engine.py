@@ -25,11 +25,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from neo.inference.cache import GROWTH, CacheMemory, OutOfMemory, bytes_per_token, shared_beginning
+from neo.inference.cache import GROWTH, CacheMemory, OutOfMemory, bytes_per_token, cache_dtype, shared_beginning
 from neo.inference.forward import Span, forward, layer_devices
 from neo.inference.generation import Generation, Request, TokenLogprob, TooLong
 from neo.inference.sequence import TokenSequence, lay_out
-from neo.model.device import free_memory
+from neo.model.device import compute_with, free_memory
 from neo.model.neo import NeoForConditionalGeneration
 from neo.processing.processor import Encoded, NeoProcessor
 
@@ -78,12 +78,12 @@ class Engine:
         devices = layer_devices(model.model.language_model)
         if cache_memory is None:
             cache_memory = int(CACHE_SHARE * _free_for_all(devices))
-        if cache_memory < GROWTH * bytes_per_token(text, model.dtype):
-            least = GROWTH * bytes_per_token(text, model.dtype)
+        dtype = cache_dtype(devices, model.dtype)
+        if cache_memory < (least := GROWTH * bytes_per_token(text, dtype)):
             raise ValueError(f"cache_memory={cache_memory} bytes is too little for this model: at least {least}")
         self.model, self.processor = model, processor
         self.max_batch, self.chunk_tokens = max_batch, chunk_tokens
-        self.memory = CacheMemory(text, model.dtype, devices, cache_memory, reuse)
+        self.memory = CacheMemory(text, dtype, devices, cache_memory, reuse)
         self.waiting: deque[TokenSequence] = deque()
         self.running: list[TokenSequence] = []
         self.preemptions = 0
@@ -165,9 +165,10 @@ class Engine:
             return bool(self.waiting or self.running)
 
     def start(self) -> Self:
-        """Work in a thread of its own from now on."""
+        """Work in a thread of its own from now on, on CPU with as many threads of arithmetic as torch has now."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="neo-engine", daemon=True)
+            threads = (torch.get_num_threads(),)
+            self._thread = threading.Thread(target=self._run, args=threads, name="neo-engine", daemon=True)
             self._thread.start()
         return self
 
@@ -394,8 +395,9 @@ class Engine:
                 "a listener, or what else the engine calls, cannot wait for it or close it: do so from another thread"
             )
 
-    def _run(self) -> None:
+    def _run(self, threads: int) -> None:
         try:
+            compute_with(threads)
             while not self._closed:
                 self._work.wait()
                 self._work.clear()

@@ -109,7 +109,9 @@ def _attend(decoder: NeoTextModel, spans: Sequence[Span]) -> Attend:
     def attend(query_1HTE: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
         parts = zip(attends_on(query_1HTE.device), query_1HTE.split(lengths, 2), keys, values, strict=True)
         outs = [
-            attend_one(query, key, value, scale) if attend is None else attend(query, key, value)
+            attend_one(query, key, value, scale)
+            if attend is None
+            else attend(query.to(key.dtype), key, value).to(query.dtype)  # the cache may be finer than the model
             for attend, query, key, value in parts
         ]
         return torch.cat(outs, dim=2) if len(outs) > 1 else outs[0]

@@ -92,9 +92,7 @@ def load_model(
                 merge_adapter(load_adapter(model, adapter))
             quantize(model, quantization, numbers)
         _place(model, numbers, chosen_device)
-        for layer in model.model.language_model.layers:
-            join(layer.self_attn.in_projections())  # type: ignore[operator, union-attr]
-            join(layer.mlp.in_projections())  # type: ignore[operator, union-attr]
+        join_projections(model)
         model.config.dtype = numbers
     if adapter is not None and not quantization:
         load_adapter(model, adapter)
@@ -103,6 +101,13 @@ def load_model(
         loaded.generate(image=Image.new("RGB", (64, 64)), text="Hello", max_new_tokens=1)
         loaded.engine.memory.forget()
     return loaded
+
+
+def join_projections(model: NeoForConditionalGeneration) -> None:
+    """Let each layer's projections of the same inputs be one product; see `neo.model.linear.join`."""
+    for layer in model.model.language_model.layers:
+        join(layer.self_attn.in_projections())  # type: ignore[operator, union-attr]
+        join(layer.mlp.in_projections())  # type: ignore[operator, union-attr]
 
 
 def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:

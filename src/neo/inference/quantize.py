@@ -119,7 +119,7 @@ class Int8Linear(nn.Module):
         out_RN = x_RK.new_empty(len(x_RK), self.out_features)
         columns = max(1, CHUNK // self.in_features)
         parts = (self.weight.split(columns), self.scale.split(columns), out_RN.split(columns, 1))
-        x_RK = x_RK.to(fastest_dtype(x_RK))
+        x_RK = x_RK.to(fastest_dtype(x_RK.device, x_RK.dtype))
         for weight_nK, scale_n, out_Rn in zip(*parts, strict=True):
             if x_RK.dtype == torch.float16:  # unscaled sums would be too large for it
                 out_Rn.copy_(x_RK @ (weight_nK * scale_n[:, None]).t())
@@ -214,7 +214,7 @@ class Int4Linear(nn.Module):
         out_RN = x_RK.new_empty(len(x_RK), self.out_features)
         columns = _columns(self.in_features)
         parts = (self.packed.split(columns), self.scales_zeros.split(columns, 1), out_RN.split(columns, 1))
-        x_RK = x_RK.to(fastest_dtype(x_RK))
+        x_RK = x_RK.to(fastest_dtype(x_RK.device, x_RK.dtype))
         for packed, scales_zeros, out_Rn in zip(*parts, strict=True):
             q_GgN = _unpacked(packed, _half_block()).unflatten(0, (-1, GROUP)).view(torch.int8).sub_(8)
             scale_G1N, zero_G1N = (one[:, None].to(x_RK.dtype).contiguous() for one in scales_zeros.unbind(-1))

@@ -80,11 +80,11 @@ def attend_one(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tenso
     Queries that share a key head are the rows of one product. Softmax in float32, and so are the products where the
     processor has none of bf16: up to 4 times faster there.
     """
-    dtype = fastest_dtype(query)
-    grouped = query.to(dtype).reshape(*key.shape[:2], -1, query.shape[-1])
-    scores = (grouped @ key.to(dtype).transpose(-1, -2)).float() * scale
-    out = scores.softmax(-1).to(dtype) @ value.to(dtype)
-    return out.to(query.dtype).reshape(*query.shape[:-1], value.shape[-1])
+    dtype = fastest_dtype(query.device, query.dtype)
+    keys, values = key.flatten(0, 1).to(dtype), value.flatten(0, 1).to(dtype)
+    grouped = query.to(dtype).reshape(len(keys), -1, query.shape[-1])
+    weights = torch.bmm(grouped, keys.transpose(1, 2)).float().mul_(scale).softmax(-1)
+    return torch.bmm(weights.to(dtype), values).to(query.dtype).reshape(*query.shape[:-1], value.shape[-1])
 
 
 @torch.compiler.disable  # every batch has other runs, and a compiler would take each for a new program

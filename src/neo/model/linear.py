@@ -1,4 +1,4 @@
-"""A linear layer that knows the fastest product of bf16 weights on this CPU, and several such layers as one product.
+"""A linear layer that knows the fastest product on this CPU, and several such layers as one product.
 
 For few tokens reading the weight is all the cost; for many, a processor without bf16 instructions is several times
 faster in float32. Measured in docs/experiments.md.
@@ -16,6 +16,8 @@ FEW_ROWS = 64
 """Most rows that `weight @ rows.T` is the fastest for, where the processor multiplies bf16."""
 FLOAT_ROWS = 24
 """Fewest rows that a weight is made into float32 for, where it does not."""
+SOME_ROWS = range(8, 49)
+"""Rows of float32 that `weight @ rows.T` is the fastest for."""
 CHUNK = 2**20
 """Weights that are made into float32 at a time."""
 
@@ -69,9 +71,18 @@ def _same_memory(a: Tensor, b: Tensor) -> bool:
 
 def _product(x: Tensor, weight_OC: Tensor) -> Tensor:
     """(..., C) times (O, C)."""
-    if x.device.type != "cpu" or x.dtype != torch.bfloat16 or torch.is_grad_enabled():
+    others = x.device.type != "cpu" or x.dtype not in _PRODUCTS
+    if others or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return F.linear(x, weight_OC)
-    return _product_bf16(x.reshape(-1, x.shape[-1]), weight_OC).reshape(*x.shape[:-1], len(weight_OC))
+    product = _PRODUCTS[x.dtype]
+    return product(x.reshape(-1, x.shape[-1]), weight_OC).reshape(*x.shape[:-1], len(weight_OC))
+
+
+def _product_fp32(x_RC: Tensor, weight_OC: Tensor) -> Tensor:
+    """(R, C) times (O, C), both float32 on CPU."""
+    if len(x_RC) in SOME_ROWS:
+        return (weight_OC @ x_RC.t()).t()
+    return F.linear(x_RC, weight_OC)
 
 
 def _product_bf16(x_RC: Tensor, weight_OC: Tensor) -> Tensor:
@@ -90,10 +101,13 @@ def _product_bf16(x_RC: Tensor, weight_OC: Tensor) -> Tensor:
     return out_RO
 
 
-def fastest_dtype(x: Tensor) -> torch.dtype:
-    """The dtype in which products of many rows like these are the fastest, at least as fine as their own."""
-    slow = x.device.type == "cpu" and x.dtype == torch.bfloat16 and not multiplies_bf16()
-    return torch.float32 if slow else x.dtype
+_PRODUCTS = {torch.float32: _product_fp32, torch.bfloat16: _product_bf16}
+
+
+def fastest_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which a device multiplies many numbers of `dtype` the fastest, at least as fine as it."""
+    slow = device.type == "cpu" and dtype == torch.bfloat16 and not multiplies_bf16()
+    return torch.float32 if slow else dtype
 
 
 @cache

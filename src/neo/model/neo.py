@@ -50,6 +50,19 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
 
 
+class HeadNorm(RMSNorm):
+    """The weight of an RMSNorm over heads; `NativeAttention` normalises all heads of queries and keys at once."""
+
+    def forward(self, heads: int) -> Tensor:  # type: ignore[override]
+        """(heads, width): the same for each."""
+        return self.weight.repeat(heads, 1)
+
+
+def rms_normalized(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """As `RMSNorm`, with a weight of more dimensions; rounded to the dtype of `x` before it, as Qwen3 does."""
+    return F.rms_norm(x, x.shape[-1:], None, eps) * weight.to(x.dtype)
+
+
 class NativeAttention(nn.Module):
     """The native primitive: T, H and W side by side in every query and key."""
 
@@ -66,27 +79,45 @@ class NativeAttention(nn.Module):
         self.k_proj_hw = Linear(C, kv_heads * D)
         self.o_proj = Linear(heads * D, C)
         eps = config.rms_norm_eps
-        self.q_norm, self.k_norm = RMSNorm(D, eps), RMSNorm(D, eps)
-        self.q_norm_h, self.k_norm_h = RMSNorm(D // 2, eps), RMSNorm(D // 2, eps)
-        self.q_norm_w, self.k_norm_w = RMSNorm(D // 2, eps), RMSNorm(D // 2, eps)
+        self.q_norm, self.k_norm = HeadNorm(D, eps), HeadNorm(D, eps)
+        self.q_norm_h, self.k_norm_h = HeadNorm(D // 2, eps), HeadNorm(D // 2, eps)
+        self.q_norm_w, self.k_norm_w = HeadNorm(D // 2, eps), HeadNorm(D // 2, eps)
 
     def in_projections(self) -> tuple[nn.Module, ...]:
         """Those that take the layer's inputs."""
-        return self.q_proj, self.q_proj_hw, self.k_proj, self.k_proj_hw, self.v_proj
+        return self.q_proj, self.k_proj, self.q_proj_hw, self.k_proj_hw, self.v_proj
 
     def forward(self, x_BLC: Tensor, rotary: Rotary, attend: Attend, cache: Cache | None) -> Tensor:
-        parts = products(x_BLC, self.in_projections())
-        q, q_hw, k, k_hw, value = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in parts)
-        query = self._native(q, q_hw, (self.q_norm, self.q_norm_h, self.q_norm_w), rotary)
-        key = self._native(k, k_hw, (self.k_norm, self.k_norm_h, self.k_norm_w), rotary)
+        q, k, q_hw, k_hw, v = products(x_BLC, self.in_projections())
+        native = self._native(torch.cat([q, k], -1), torch.cat([q_hw, k_hw], -1), rotary).transpose(1, 2)
+        heads = self.config.num_attention_heads
+        query, key = native[:, :heads], native[:, heads:]
+        value = v.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_index)
         return self.o_proj(attend(query, key, value).transpose(1, 2).flatten(-2))
 
-    def _native(self, t: Tensor, hw: Tensor, norms: tuple[nn.Module, ...], rotary: Rotary) -> Tensor:
-        """Normalise and rotate each part, then join them: (B, heads, L, 2 * head_dim)."""
-        parts = zip((t, *hw.chunk(2, dim=-1)), norms, rotary, strict=True)
-        return torch.cat([half for part, norm, turn in parts for half in rotate_halves(norm(part), *turn)], dim=-1)
+    def _native(self, t: Tensor, hw: Tensor, rotary: Rotary) -> Tensor:
+        """Normalise and rotate the parts of all heads, queries first: (B, L, heads, 2 * head_dim), [T | H | W] each."""
+        weight_ND, weight_N2d = self._norm_weights()
+        (cos_t, sin_t), (cos_hw, sin_hw) = rotary
+        t = rms_normalized(t.unflatten(-1, weight_ND.shape), weight_ND, self.q_norm.eps)
+        hw = rms_normalized(hw.unflatten(-1, weight_N2d.shape), weight_N2d, self.q_norm.eps)
+        hw = torch.cat(rotate_halves(hw, cos_hw, sin_hw), dim=-1).flatten(-2)
+        return torch.cat([*rotate_halves(t, cos_t, sin_t), hw], dim=-1)
+
+    def _norm_weights(self) -> tuple[Tensor, Tensor]:
+        """Of T and of H and W, for all heads, queries first: (heads, head_dim) and (heads, 2, head_dim / 2)."""
+        H, K = self.config.num_attention_heads, self.config.num_key_value_heads
+        t, h, w = (
+            torch.cat([q_norm(H), k_norm(K)])
+            for q_norm, k_norm in (
+                (self.q_norm, self.k_norm),
+                (self.q_norm_h, self.k_norm_h),
+                (self.q_norm_w, self.k_norm_w),
+            )
+        )
+        return t, torch.stack([h, w], dim=1)
 
 
 class SwiGLU(nn.Module):

@@ -9,8 +9,8 @@ Shapes: B batch, L tokens, D head_dim, N patches, C channels.
 import torch
 from torch import Tensor
 
-Rotary = tuple[tuple[Tensor, Tensor], ...]
-"""(cos, sin) of T, of H and of W."""
+Rotary = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(cos, sin) of T, and of H and W side by side."""
 
 
 def angles(positions: Tensor, dim: int, base: float) -> Tensor:
@@ -25,15 +25,13 @@ def native_rotary(positions_3BL: Tensor, head_dim: int, base_t: float, base_hw: 
     T turns over head_dim with base `base_t`; H and W over head_dim / 2 each with base `base_hw`.
 
     Returns:
-        Per part (cos, sin), each (B, 1, L, dim of the part / 2) in `dtype`, ready to broadcast over heads.
+        cos and sin in `dtype`, ready to broadcast over heads: of T (B, L, 1, head_dim / 2), of H and W
+        (B, L, 1, 2, head_dim / 4).
     """
-    t, h, w = positions_3BL.unsqueeze(2)
-    parts = (
-        angles(t, head_dim, base_t),
-        angles(h, head_dim // 2, base_hw),
-        angles(w, head_dim // 2, base_hw),
-    )
-    return tuple((part.cos().to(dtype), part.sin().to(dtype)) for part in parts)
+    t_BL, *hw = positions_3BL
+    angle_t, angle_hw = angles(t_BL, head_dim, base_t), angles(torch.stack(hw, -1), head_dim // 2, base_hw)
+    parts = angle_t[:, :, None], angle_hw[:, :, None]
+    return tuple((part.cos().to(dtype), part.sin().to(dtype)) for part in parts)  # type: ignore[return-value]
 
 
 def rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from neo.model.config import NeoConfig
 from neo.model.device import choose_device
 from neo.model.loss import CHUNK_LOGITS
 from neo.model.neo import NeoForConditionalGeneration, NeoLayer
+from neo.model.rope import native_rotary
 from neo.training.config import TrainConfig
 from neo.training.distributed import simplest_strategy
 from neo.training.lora import add_lora
@@ -167,8 +168,8 @@ def remembered_bytes(config: NeoConfig) -> float:
     with torch.device("meta"):
         layer = NeoLayer(text, 0).to(torch.bfloat16)  # type: ignore[arg-type]
         x = torch.empty(1, length, text.hidden_size, dtype=torch.bfloat16, requires_grad=True)  # type: ignore[union-attr]
-        widths = (text.head_dim // 2, text.head_dim // 4, text.head_dim // 4)  # type: ignore[union-attr]
-        rotary = tuple((torch.empty(1, 1, length, width, dtype=x.dtype),) * 2 for width in widths)
+        bases = text.rope_theta, text.rope_theta_hw  # type: ignore[union-attr]
+        rotary = native_rotary(torch.empty(3, 1, length), text.head_dim, *bases, x.dtype)  # type: ignore[union-attr]
     weights = {parameter.untyped_storage()._cdata for parameter in layer.parameters()}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
