@@ -1,9 +1,10 @@
 """What tests of the engine share."""
 
-from neo.inference.cache import bytes_per_token, cache_dtype
+from neo.inference.cache import cache_dtype
 from neo.inference.engine import Engine
 from neo.inference.generation import Generation, Request
 from neo.model.neo import NeoForConditionalGeneration
+from neo.model.sizes import cache_bytes_per_token
 from neo.processing.processor import Encoded, NeoProcessor
 
 PROMPTS = 12
@@ -11,7 +12,7 @@ MOST_TOKENS = 24
 
 
 def engine_of(model: NeoForConditionalGeneration, processor: NeoProcessor, tokens: int = 100_000, **options) -> Engine:
-    memory = tokens * bytes_per_token(model.config.text_config, cache_dtype([model.device], model.dtype))
+    memory = tokens * cache_bytes_per_token(model.config.text_config, cache_dtype([model.device], model.dtype))
     return Engine(model, processor, cache_memory=memory, **options)
 
 

@@ -10,8 +10,8 @@ import torch
 
 from neo.inference import bench as module
 from neo.inference.bench import bench, measure_machine, report
-from neo.inference.cache import bytes_per_token
 from neo.inference.chat import ChatModel
+from neo.model.sizes import cache_bytes_per_token
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_floors(chat_model: ChatModel):
     facts = bench(chat_model, [1, 2], image_size=0, new_tokens=4, repeats=1)
     one, two = facts["rows"]
     config, speed = chat_model.model.config.text_config, facts["machine"]["read_bytes_per_s"]
-    cache = (one["prompt_tokens"] + 2) * bytes_per_token(config, torch.float32)
+    cache = (one["prompt_tokens"] + 2) * cache_bytes_per_token(config, torch.float32)
     decoder = chat_model.model.model.language_model
     weights = sum(p.nbytes for p in decoder.layers.parameters()) + chat_model.model.lm_head.weight.nbytes
     assert one["step_floor_s"] * speed == pytest.approx(weights + cache)
@@ -113,7 +113,7 @@ def test_more_than_the_cache_holds_is_refused(chat_model: ChatModel, monkeypatch
     monkeypatch.setattr("neo.inference.engine.free_memory", lambda device: 0)
     with pytest.raises(ValueError, match="too little for this model"):
         bench(chat_model, [1], image_size=0)
-    per_token = bytes_per_token(chat_model.model.config.text_config, torch.float32)
+    per_token = cache_bytes_per_token(chat_model.model.config.text_config, torch.float32)
     monkeypatch.setattr("neo.inference.engine.CACHE_SHARE", 1.0)
     monkeypatch.setattr("neo.inference.engine.free_memory", lambda device: 1000 * per_token)
     with pytest.raises(ValueError, match=r"batch_size=8 takes 8 x \d+ tokens of cache, but there is room for 1000"):

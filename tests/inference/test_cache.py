@@ -11,13 +11,14 @@ from engines import ask, assert_nothing_leaked, engine_of
 from torch import Tensor
 
 from neo.inference import cache
-from neo.inference.cache import GROWTH, CacheMemory, OutOfMemory, Store, bytes_per_token, cache_dtype
+from neo.inference.cache import GROWTH, CacheMemory, OutOfMemory, Store, cache_dtype
 from neo.inference.generation import Request
 from neo.model.config import NeoTextConfig
+from neo.model.sizes import cache_bytes_per_token
 
 CPU = torch.device("cpu")
 CONFIG = NeoTextConfig(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=16)
-TOKEN = bytes_per_token(CONFIG, torch.float32)
+TOKEN = cache_bytes_per_token(CONFIG, torch.float32)
 
 
 class Device:
@@ -147,7 +148,7 @@ def test_a_device_with_less_than_the_budget_answers_all_that_it_can(
     model, processor, prompts, expected, device_of, seed: int
 ):
     draw = random.Random(seed)
-    token = bytes_per_token(model.config.text_config, cache_dtype([model.device], model.dtype))
+    token = cache_bytes_per_token(model.config.text_config, cache_dtype([model.device], model.dtype))
     device_of(int(draw.choice([5.5, 7.5, 9.5]) * GROWTH * token))  # the longest prompt takes 2 to 4 times GROWTH
     engine = engine_of(model, processor, max_batch=8, chunk_tokens=64, reuse=draw.random() < 0.5)
     numbers = draw.sample(range(len(prompts)), 8)
@@ -157,7 +158,7 @@ def test_a_device_with_less_than_the_budget_answers_all_that_it_can(
 
 
 def test_what_a_device_can_never_hold_is_refused_alone(model, processor, prompts, expected, device_of):
-    token = bytes_per_token(model.config.text_config, cache_dtype([model.device], model.dtype))
+    token = cache_bytes_per_token(model.config.text_config, cache_dtype([model.device], model.dtype))
     device_of(int(3.9 * GROWTH * token))
     engine = engine_of(model, processor, chunk_tokens=64)
     long = processor.encode([{"role": "user", "content": "What " * 500}], add_generation_prompt=True)

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from neo.inference import constraint
-from neo.inference.cache import GROWTH, bytes_per_token
+from neo.inference.cache import GROWTH
 from neo.inference.chat import ChatModel
 from neo.inference.constraint import UnfinishedAnswer
 from neo.inference.engine import Engine
 from neo.inference.generation import Request
 from neo.inference.sampling import Sampling
+from neo.model.sizes import cache_bytes_per_token
 
 TEXT = "Describe it as JSON."
 RANDOM = {"temperature": 1.0}
@@ -177,7 +178,7 @@ def test_what_is_broken_off_is_never_taken_for_an_answer(chat_model: ChatModel):
 
 
 def test_it_goes_on_behind_a_preemption(chat_model: ChatModel):
-    memory = 5 * GROWTH * bytes_per_token(chat_model.model.config.text_config, torch.float32)
+    memory = 5 * GROWTH * cache_bytes_per_token(chat_model.model.config.text_config, torch.float32)
     engine = Engine(chat_model.model, chat_model.processor, cache_memory=memory, reuse=False)
     constraint = chat_model.grammars.regex("([a-z][0-9]){120}")
     prompt = chat_model.processor.encode([{"role": "user", "content": TEXT}], add_generation_prompt=True)

@@ -22,14 +22,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from neo.inference.cache import GROWTH, bytes_per_token
+from neo.inference.cache import GROWTH
 from neo.inference.chat import ChatModel
 from neo.inference.engine import Engine
 from neo.inference.generation import Request
 from neo.inference.quantize import quantization_of
 from neo.model.device import peak_memory, reset_peak_memory
 from neo.model.linear import fastest_dtype
-from neo.model.sizes import flops_per_token
+from neo.model.sizes import cache_bytes_per_token, flops_per_token
 from neo.processing.processor import Encoded
 
 QUESTION = "Describe the picture in detail."
@@ -178,7 +178,7 @@ def _measure(engine: Engine, prompt: Encoded, batch: int, new_tokens: int, repea
     runs = [_run(engine, prompt, batch, new_tokens) for _ in range(repeats)]
     config = engine.model.config.text_config
     length = len(prompt.input_ids)
-    seen = batch * (length + new_tokens / 2) * bytes_per_token(config, engine.memory.dtype)
+    seen = batch * (length + new_tokens / 2) * cache_bytes_per_token(config, engine.memory.dtype)
     head = 2 * config.vocab_size * config.hidden_size
     operations = batch * (length * (flops_per_token(engine.model.config, length // 2) - head) + head)
     decoder = engine.model.model.language_model

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from neo.model.config import NeoTextConfig
 from neo.model.linear import fastest_dtype
+from neo.model.sizes import cache_bytes_per_token
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -30,11 +31,6 @@ GROWTH = 128
 """Tokens by which stores grow."""
 MOST_KEPT = 256
 """Finished sequences kept at the most, since each is compared with every new request."""
-
-
-def bytes_per_token(config: NeoTextConfig, dtype: torch.dtype) -> int:
-    """What one token takes in a cache: a key and a value in every layer."""
-    return config.num_hidden_layers * config.num_key_value_heads * 3 * config.head_dim * dtype.itemsize
 
 
 def cache_dtype(devices: Sequence[torch.device], dtype: torch.dtype) -> torch.dtype:
@@ -120,7 +116,7 @@ class CacheMemory:
             reuse: keep finished sequences for requests that begin like them.
         """
         self.config, self.dtype, self.devices, self.reuse = config, dtype, devices, reuse
-        self.capacity = budget // bytes_per_token(config, dtype)
+        self.capacity = budget // cache_bytes_per_token(config, dtype)
         """Tokens that fit in all."""
         self.used = 0
         """Tokens that stores were opened for."""
@@ -229,7 +225,7 @@ class CacheMemory:
                     raise
                 if not self.kept:
                     traceback.clear_frames(error.__traceback__)  # they hold what was had of it until then
-                    size = tokens * bytes_per_token(self.config, self.dtype)
+                    size = tokens * cache_bytes_per_token(self.config, self.dtype)
                     raise OutOfMemory(
                         f"there is no memory left for a cache of {tokens} tokens, {size:,} bytes, beside {self.used} "
                         "tokens in use: ask for less, or free memory on the device"

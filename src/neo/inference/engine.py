@@ -25,12 +25,13 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from neo.inference.cache import GROWTH, CacheMemory, OutOfMemory, bytes_per_token, cache_dtype, shared_beginning
+from neo.inference.cache import GROWTH, CacheMemory, OutOfMemory, cache_dtype, shared_beginning
 from neo.inference.forward import Span, forward, layer_devices
 from neo.inference.generation import Generation, Request, TokenLogprob, TooLong
 from neo.inference.sequence import TokenSequence, lay_out
 from neo.model.device import compute_with, free_memory
 from neo.model.neo import NeoForConditionalGeneration
+from neo.model.sizes import cache_bytes_per_token
 from neo.processing.processor import Encoded, NeoProcessor
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ class Engine:
         if cache_memory is None:
             cache_memory = int(CACHE_SHARE * _free_for_all(devices))
         dtype = cache_dtype(devices, model.dtype)
-        if cache_memory < (least := GROWTH * bytes_per_token(text, dtype)):
+        if cache_memory < (least := GROWTH * cache_bytes_per_token(text, dtype)):
             raise ValueError(f"cache_memory={cache_memory} bytes is too little for this model: at least {least}")
         self.model, self.processor = model, processor
         self.max_batch, self.chunk_tokens = max_batch, chunk_tokens

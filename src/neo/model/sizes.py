@@ -50,9 +50,9 @@ def count_parameters(config: NeoConfig) -> Parameters:
     )
 
 
-def cache_bytes_per_token(config: NeoConfig, dtype: torch.dtype = torch.bfloat16) -> int:
+def cache_bytes_per_token(config: NeoConfig | NeoTextConfig, dtype: torch.dtype = torch.bfloat16) -> int:
     """Keys (twice as wide as values: T beside H and W) and values of all layers."""
-    text = cast(NeoTextConfig, config.text_config)
+    text = cast(NeoTextConfig, config.get_text_config())
     return 3 * text.head_dim * text.num_key_value_heads * text.num_hidden_layers * dtype.itemsize
 
 

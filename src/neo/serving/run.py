@@ -13,8 +13,8 @@ from typing import Any
 
 import uvicorn
 
-from neo.inference.cache import bytes_per_token
 from neo.inference.chat import ChatModel
+from neo.model.sizes import cache_bytes_per_token
 from neo.serving.admission import Queue
 from neo.serving.answering import Answering
 from neo.serving.app import create_app
@@ -125,7 +125,7 @@ class Server(uvicorn.Server):
             "max_batch": self.queue.running,
             "max_waiting": settings.max_waiting,
             "cache_tokens": memory.capacity,
-            "cache_bytes": memory.capacity * bytes_per_token(memory.config, memory.dtype),
+            "cache_bytes": memory.capacity * cache_bytes_per_token(memory.config, memory.dtype),
             "keys": len(settings.api_keys),
             "rate_limit": settings.rate_limit,
         }
