@@ -119,14 +119,16 @@ def load_answerer(
         options: of `neo.load_model`, for a name; behind "hf:" only dtype, device and download, behind "openai:" none.
 
     Raises:
-        ValueError: as `neo.load_model`.
+        ValueError: as `neo.load_model`; or options beside a model that is loaded already.
     """
     answerer: Answerer
     kind, _, name = str(model).partition(":")
-    if isinstance(model, ChatModel):
+    if not isinstance(model, str | Path):
+        if given := [name for name, value in options.items() if value not in (None, "auto", False)]:
+            raise ValueError(f"{', '.join(given)} chooses how a model is loaded, and this one is loaded already")
+        if not isinstance(model, ChatModel):
+            return model
         answerer = NeoAnswerer(model)
-    elif not isinstance(model, str | Path):
-        return model
     elif kind == "openai":
         from neo.evaluation.openai_server import load_openai
 
