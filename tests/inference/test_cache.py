@@ -108,6 +108,19 @@ def test_what_is_kept_is_forgotten_for_those_under_way(device_of):
     assert memory.used == 2 * GROWTH
 
 
+def test_nothing_is_forgotten_for_what_finds_no_room_all_the_same():
+    memory = CacheMemory(CONFIG, torch.float32, [CPU] * 3, 10 * GROWTH * TOKEN)
+    live = memory.open(np.full(5 * GROWTH, 1), 5 * GROWTH)
+    kept = memory.open(np.full(GROWTH, 2), 3 * GROWTH)
+    filled(kept, np.full(GROWTH, 2))
+    memory.close(kept)
+    assert memory.open(np.full(3, 7), 6 * GROWTH) is None
+    assert not memory.grow(live, 11 * GROWTH)
+    assert list(memory.kept.values()) == [kept]
+    assert memory.open(np.full(3, 7), 5 * GROWTH) is not None
+    assert not memory.kept
+
+
 def test_what_a_request_begins_with_is_forgotten_last_and_for_itself_too(device_of):
     """A device with room for two stores, or for the new one alone."""
     known = np.arange(2 * GROWTH)

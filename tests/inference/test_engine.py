@@ -90,6 +90,47 @@ def test_running_answers_go_on_while_a_long_prompt_is_computed(model, processor,
     assert said == list(range(said[0], said[0] + chunks + 1))
 
 
+def test_a_short_prompt_is_not_held_up_by_a_long_one(model, processor):
+    engine = engine_of(model, processor, chunk_tokens=32)
+    long, short = (
+        processor.encode([{"role": "user", "content": text}], add_generation_prompt=True)
+        for text in ("circle " * 200, "What color is it?")
+    )
+    late, waits, early = (engine.submit(Request(prompt, 1)) for prompt in (long, long, short))
+    for _ in range(1 + len(short.input_ids) // 16):
+        engine.step()
+    assert early.tokens
+    assert len(engine.waiting) == 1  # for the beginning that is the same
+    chunks = 1
+    while not late.tokens:
+        engine.step()
+        chunks += 1
+    assert chunks <= len(long.input_ids) / 32 + 2
+    assert waits.result().reused_tokens > len(long.input_ids) / 2
+
+
+def test_a_picture_is_encoded_once_until_others_have_been_seen_since(model, processor, monkeypatch):
+    seen, encode = [], model.model.get_image_features
+
+    def counted(pixels, grid):
+        seen.append(round(float(pixels.mean()), 3))
+        return encode(pixels, grid)
+
+    monkeypatch.setattr(model.model, "get_image_features", counted)
+    engine = engine_of(model, processor)
+    red, green, blue = (Image.new("RGB", (64, 64), color) for color in ("red", "green", "blue"))
+
+    def show(image: Image.Image, text: str) -> int:
+        prompt = processor.encode([{"role": "user", "content": text, "image": image}], add_generation_prompt=True)
+        ask(engine, prompt, 1).result()
+        engine.memory.forget()
+        return len(seen)
+
+    assert [show(red, "What?"), show(red, "Which color is it?")] == [1, 1]
+    engine._feature_room = 2 * next(iter(engine._features.values())).nbytes
+    assert [show(one, "What?") for one in (green, red, blue, red, green)] == [2, 2, 3, 3, 4]
+
+
 def test_a_second_turn_computes_only_what_is_new(model, processor, prompts):
     engine = engine_of(model, processor)
     prompt = next(prompt for prompt in prompts if len(prompt.image_grid_hw) == 2)
@@ -322,8 +363,20 @@ def test_what_can_never_fit_is_refused_at_once(model, processor, prompts):
         ask(engine_of(model, processor), prompts[0], 2048)
     with pytest.raises(ValueError, match="cache_memory=10 bytes is too little"):
         Engine(model, processor, cache_memory=10)
+    with pytest.raises(ValueError, match="max_new_tokens=0 must be"):
+        ask(engine_of(model, processor), prompts[0], 0)
     with pytest.raises(ValueError, match="max_batch=0"):
         Engine(model, processor, max_batch=0)
+
+
+def test_as_much_as_there_is_room_for_is_answered(model, processor, prompts):
+    """Also where the cache holds a part of one more piece by which stores grow."""
+    engine = engine_of(model, processor, 3 * GROWTH - 1)
+    assert engine.memory.capacity == 2 * GROWTH
+    room = engine.room_behind(prompts[0])
+    assert engine.submit(Request(prompts[0], room)).result().finish_reason == "length"
+    with pytest.raises(ValueError, match=f"takes up to {2 * GROWTH + 1} tokens but the cache holds {2 * GROWTH}"):
+        ask(engine, prompts[0], room + 1)
 
 
 def test_a_thread_of_its_own(model, processor, prompts, expected):

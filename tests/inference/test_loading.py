@@ -1,11 +1,15 @@
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_checkpoint import make_checkpoint
 
 import neo
 from neo.inference.chat import ChatModel
+from neo.inference.engine import Engine
 from neo.model.neo import NeoForConditionalGeneration
 
 QUESTION = "What color is the circle?"
@@ -89,3 +93,34 @@ def test_projections_of_the_same_inputs_lie_together(tiny_checkpoint: Path, tmp_
         saved.save_pretrained(tmp_path / str(saved is model))
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("True", "False")]
     assert files[0] == files[1]
+
+
+def test_a_model_that_is_warmed_up_has_answered_once(tiny_checkpoint: Path, pictures: list, monkeypatch):
+    asked, check = [], Engine.check
+    monkeypatch.setattr(Engine, "check", lambda engine, request: asked.append(request) or check(engine, request))
+    model = neo.load_model(tiny_checkpoint, device="cpu", warm_up=True)
+    assert {(len(one.prompt.image_grid_hw), one.max_new_tokens) for one in asked} == {(1, 1)}
+    assert not model.engine.memory.used
+    assert model.generate(image=pictures[0], text=QUESTION, max_length=4)
+
+
+MEASURE = """
+import sys, psutil, torch, neo
+from neo.model.device import peak_memory, reset_peak_memory
+
+neo.load_model("neo-demo", device="cpu")
+before = psutil.Process().memory_info().rss
+reset_peak_memory(torch.device("cpu"))
+model = neo.load_model(sys.argv[1], dtype="bf16", device="cpu")
+weights = sum(weight.nbytes for weight in model.model.parameters())
+print(weights, peak_memory(torch.device("cpu")) - before)
+"""
+
+
+def test_loading_takes_little_more_than_the_weights(tmp_path: Path):
+    """Of 300 MiB in float32, loaded as bf16; measured: 1.12 times its 150 MiB."""
+    folder = make_checkpoint(tmp_path, hidden_size=1024, intermediate_size=3072, num_hidden_layers=8)
+    words = [sys.executable, "-c", MEASURE, folder]
+    weights, taken = map(int, subprocess.check_output(words, text=True, stderr=subprocess.PIPE).split())
+    assert weights > 150_000_000
+    assert taken < 1.15 * weights

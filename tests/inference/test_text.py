@@ -47,3 +47,29 @@ def test_nothing_of_a_stop_string_is_said_before_it_is_certain():
     assert "".join(said) == "the "
     assert stream.end() == "END no"
     assert not stream.stopped
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text("ab", max_size=20), st.lists(st.text("ab", min_size=1, max_size=6), min_size=1, max_size=3))
+def test_only_what_a_stop_string_can_begin_with_waits(text: str, stops: list[str]):
+    stream, said = TextStream(TOKENIZER, stops), ""
+    for token in TOKENIZER.encode(text):
+        said += stream.push(token)
+        if stream.stopped:
+            return
+        read = to_text(TOKENIZER, TOKENIZER.encode(text))[: len(said) + len(stream._text)]
+        assert len(stream._text) == max(n for stop in stops for n in range(len(stop)) if read.endswith(stop[:n]))
+
+
+def test_a_long_stop_string_costs_no_more_than_its_length():
+    looked_at = 0
+
+    class Counted(str):
+        def __getitem__(self, place: int | slice) -> str:
+            nonlocal looked_at
+            looked_at += 1
+            return super().__getitem__(place)
+
+    said, _ = pieces(TOKENIZER.encode("a" * 500), (Counted("a" * 999 + "b"),))
+    assert "".join(said) == "a" * 500
+    assert looked_at < 5000

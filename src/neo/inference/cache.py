@@ -116,8 +116,8 @@ class CacheMemory:
             reuse: keep finished sequences for requests that begin like them.
         """
         self.config, self.dtype, self.devices, self.reuse = config, dtype, devices, reuse
-        self.capacity = budget // cache_bytes_per_token(config, dtype)
-        """Tokens that fit in all."""
+        self.capacity = budget // cache_bytes_per_token(config, dtype) // GROWTH * GROWTH
+        """Tokens that fit in all, a multiple of those by which stores grow."""
         self.used = 0
         """Tokens that stores were opened for."""
         self.live: list[Store] = []
@@ -125,7 +125,7 @@ class CacheMemory:
 
     def fits(self, tokens: int) -> bool:
         """Whether one sequence of this length could ever be held."""
-        return _rounded(tokens) <= self.capacity
+        return tokens <= self.capacity
 
     def open(self, contents: np.ndarray, room: int, known: Sequence[Store] = ()) -> Store | None:
         """A store for a sequence of these contents, filled with as much of its beginning as is known.
@@ -240,12 +240,15 @@ class CacheMemory:
         target.length = length
 
     def _make_room(self, tokens: int, spare: Store | None = None) -> bool:
-        """Forget kept stores, but for one, until so many tokens are free."""
-        for key in [key for key in self.kept if spare is None or key != id(spare)]:
+        """Forget kept stores, but for one, until so many tokens are free; none if all together were not enough."""
+        keys = [key for key in self.kept if spare is None or key != id(spare)]
+        if self.used - sum(self.kept[key].capacity for key in keys) + tokens > self.capacity:
+            return False
+        for key in keys:
             if self.used + tokens <= self.capacity:
                 break
             self.used -= self.kept.pop(key).capacity
-        return self.used + tokens <= self.capacity
+        return True
 
     def _forget_oldest(self) -> None:
         self.used -= self.kept.popitem(last=False)[1].capacity

@@ -10,7 +10,7 @@ the text, several of them numbered `Image-1: `, `Image-2: ` and so on.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, overload
 
@@ -217,12 +217,12 @@ class ChatModel:
         """Check and encode a conversation that ends with the user's turn."""
         sampling = Sampling(temperature, top_p, top_k, min_p, repetition_penalty, seed)
         limit = _one_limit(max_length, max_new_tokens)
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        stops = (stop,) if isinstance(stop, str) or not isinstance(stop, Iterable) else tuple(stop)
         if not all(isinstance(one, str) and one for one in stops):
             raise ValueError(f"stop={stop!r} must be a string that is not empty, or several")
-        if logprobs is not None and (not isinstance(logprobs, int) or logprobs < 0):
+        if logprobs is not None and not (_is_whole(logprobs) and logprobs >= 0):
             raise ValueError(f"logprobs={logprobs!r} must be a whole number of at least 0")
-        if timeout is not None and not timeout > 0:
+        if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
             raise ValueError(f"timeout={timeout!r} must be a number of seconds above 0")
         constraint = self._constraint(json_schema=json_schema, regex=regex, choices=choices)
         if constraint and stops:
@@ -363,10 +363,14 @@ def _tiles(tile: bool | int) -> int:
     return tile
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _one_limit(max_length: int | None, max_new_tokens: int | None) -> int | None:
     """Both names bound the new tokens."""
     for name, value in (("max_length", max_length), ("max_new_tokens", max_new_tokens)):
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if value is not None and not (_is_whole(value) and value >= 1):
             raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
     if None not in (max_length, max_new_tokens) and max_length != max_new_tokens:
         raise ValueError(f"max_length={max_length} and max_new_tokens={max_new_tokens} both bound the answer; give one")

@@ -144,8 +144,11 @@ class Engine:
         """Refuse what could never be answered.
 
         Raises:
+            ValueError: it asks for no token.
             TooLong: it is longer than the model's context or than the whole cache.
         """
+        if request.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens={request.max_new_tokens} must be a whole number of at least 1")
         steps, context = self._steps(request.prompt), self.model.config.text_config.max_position_embeddings
         if (needed := steps + request.max_new_tokens) > context:
             raise TooLong(
@@ -227,11 +230,12 @@ class Engine:
             self.waiting.remove(sequence)
 
     def _admit(self) -> None:
-        """Let waiting requests join while there is room, in their order."""
-        while self.waiting and len(self.running) < self.max_batch:
-            sequence = self.waiting[0]
-            if self._soon_known(sequence):
+        """Let waiting requests join while there is room, in their order, but for those that gain by waiting."""
+        for sequence in list(self.waiting):
+            if len(self.running) == self.max_batch:
                 return
+            if self._soon_known(sequence):
+                continue
             room = len(sequence.ids) + min(sequence.request.max_new_tokens, GROWTH)
             try:
                 twins = [one.store for one in self.running if one.layout is sequence.layout and one.store]
@@ -239,12 +243,12 @@ class Engine:
             except OutOfMemory as error:
                 if self.running:  # they will give theirs back
                     return
-                self.waiting.popleft()
+                self.waiting.remove(sequence)
                 sequence.generation.end("error", error)
                 continue
             if store is None:
                 return
-            self.waiting.popleft()
+            self.waiting.remove(sequence)
             sequence.store = store
             if not sequence.begun:  # what it finds again behind a preemption it has computed once
                 sequence.generation.reused_tokens = min(store.length, sequence.prompt_length)
@@ -262,18 +266,23 @@ class Engine:
         return bool(shared) and max(shared) > self.memory.longest_known(sequence.contents()) + WORTH_WAITING
 
     def _plan(self) -> list[tuple[TokenSequence, int]]:
-        """Which sequences go on in this step, and up to which of their tokens."""
-        planned = []
+        """Which sequences go on in this step, and up to which of their tokens.
+
+        Of the prompts the shortest come first, so that a long one does not hold them up, but up to half of what may be
+        computed is for the one that has waited longest.
+        """
+        planned = [(one, one.computed + 1) for one in self.running if one.pending == 1]
+        prompts = [one for one in self.running if one.pending > 1]
         left = self.chunk_tokens
-        for sequence in list(self.running):
-            if sequence.pending > 1 and left <= 0:
-                continue
-            stop = sequence.chunk_end(left if sequence.pending > 1 else 1)
-            if not self._make_room(sequence, stop):
-                continue
-            if stop - sequence.computed > 1:
+        reserved = min(prompts[0].pending, (left + 1) // 2) if prompts else 0
+        for sequence in sorted(prompts, key=lambda one: one.pending):
+            longest_waiting = sequence is prompts[0]
+            most = max(left, reserved) if longest_waiting else left - reserved
+            if most > 0:
+                planned.append((sequence, stop := sequence.chunk_end(most)))
                 left -= stop - sequence.computed
-            planned.append((sequence, stop))
+            reserved = 0 if longest_waiting else reserved
+        planned = [(sequence, stop) for sequence, stop in planned if self._make_room(sequence, stop)]
         return [(sequence, stop) for sequence, stop in planned if sequence.store is not None]
 
     def _make_room(self, sequence: TokenSequence, stop: int) -> bool:

@@ -117,7 +117,8 @@ class Int8Linear(nn.Module):
     def by_conversion(self, x_RK: Tensor) -> Tensor:
         """The weights made into floating-point numbers, some at a time, which pays for many rows."""
         out_RN = x_RK.new_empty(len(x_RK), self.out_features)
-        columns = max(1, CHUNK // self.in_features)
+        # What fits into a processor's cache; a GPU would wait for the launches.
+        columns = max(1, CHUNK // self.in_features) if x_RK.device.type == "cpu" else self.out_features
         parts = (self.weight.split(columns), self.scale.split(columns), out_RN.split(columns, 1))
         x_RK = x_RK.to(fastest_dtype(x_RK.device, x_RK.dtype))
         for weight_nK, scale_n, out_Rn in zip(*parts, strict=True):

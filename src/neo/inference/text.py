@@ -21,6 +21,7 @@ class TextStream:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stops: Sequence[str] = ()) -> None:
         self.tokenizer, self.stops = tokenizer, tuple(stops)
+        self._beginnings = [_Beginning(stop) for stop in self.stops]
         self.stopped = False
         """A stop string has been said; what came before it is the answer."""
         self._ids: list[int] = []
@@ -34,6 +35,8 @@ class TextStream:
             return ""
         self._ids = []
         self._text += text
+        for beginning in self._beginnings:
+            beginning.read(text)
         return self._hand_out(at_the_end=False)
 
     def end(self) -> str:
@@ -47,11 +50,32 @@ class TextStream:
         if found:
             self.stopped, at_the_end = True, True
             self._text = self._text[: min(found)]
-        ready = len(self._text) if at_the_end else len(self._text) - self._possible_beginning()
+        waiting = 0 if at_the_end else max((one.length for one in self._beginnings), default=0)
+        ready = len(self._text) - waiting
         piece, self._text = self._text[:ready], self._text[ready:]
         return piece
 
-    def _possible_beginning(self) -> int:
-        """Length of the longest end of the text that a stop string begins with."""
-        sizes = [n for stop in self.stops for n in range(1, len(stop)) if self._text.endswith(stop[:n])]
-        return max(sizes, default=0)
+
+class _Beginning:
+    """How much of the end of a text a stop string begins with.
+
+    By Knuth, Morris and Pratt, so that a character costs about as much however long the string is.
+    """
+
+    def __init__(self, stop: str) -> None:
+        self.stop, self.length = stop, 0
+        self._shorter = [0]  # of each beginning: the longest shorter one that it ends with
+        for character in stop[1:]:
+            self._shorter.append(self._longer(self._shorter[-1], character))
+
+    def read(self, text: str) -> None:
+        """More of the text."""
+        for character in text:
+            if self.length == len(self.stop):  # the whole string stands there
+                return
+            self.length = self._longer(self.length, character)
+
+    def _longer(self, length: int, character: str) -> int:
+        while length and self.stop[length] != character:
+            length = self._shorter[length - 1]
+        return length + (self.stop[length] == character)

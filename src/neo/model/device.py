@@ -9,6 +9,9 @@ import torch
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Short names of the dtypes that weights come in."""
+_MACHINE = Path("/proc/meminfo")
+_GROUPS = Path("/proc/self/cgroup")
+_GROUP_ROOT = Path("/sys/fs/cgroup")
 _STATUS = Path("/proc/self/status")
 _PEAK_RESET = Path("/proc/self/clear_refs")
 
@@ -39,14 +42,47 @@ def compute_with(threads: int) -> None:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that could be taken: of a GPU's free memory, or of what the system can give without swapping."""
+    """Bytes that could be taken: of a GPU's free memory, or of what the system can give without swapping.
+
+    In a container that is what its limit leaves, where that is less.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    table = Path("/proc/meminfo")
-    if table.is_file():  # Linux; elsewhere the system does not say what it could free
-        available = next(line for line in table.read_text().splitlines() if line.startswith("MemAvailable"))
-        return int(available.split()[1]) * 1024
+    if _MACHINE.is_file():  # Linux; elsewhere the system does not say what it could free
+        return max(0, min([_numbers(_MACHINE)["MemAvailable:"] * 1024, *_left_by_groups()]))
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _left_by_groups() -> list[int]:
+    """Bytes that the limits of the control groups leave in which this process runs, which is how containers are bound.
+
+    Of version 2, and of version 1 where the memory has a hierarchy of its own. Cached files are free.
+    """
+    left = []
+    for line in _GROUPS.read_text().splitlines() if _GROUPS.is_file() else ():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            root, names = _GROUP_ROOT, ("memory.max", "memory.current", "inactive_file", "active_file")
+        elif "memory" in controllers.split(","):
+            root = _GROUP_ROOT / "memory"
+            names = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "total_active_file"
+        else:
+            continue
+        limit, usage, *cached = names
+        group = root / path.lstrip("/")  # which a container may not see: its own is the root then
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(root) and (folder / usage).is_file():
+                most = (folder / limit).read_text().strip()
+                table = _numbers(folder / "memory.stat")
+                if most != "max":
+                    left.append(int(most) - int((folder / usage).read_text()) + sum(table[name] for name in cached))
+    return left
+
+
+def _numbers(table: Path) -> dict[str, int]:
+    """Of a file of the system whose lines are a word, a number, and perhaps a unit."""
+    lines = (line.split() for line in table.read_text().splitlines())
+    return {words[0]: int(words[1]) for words in lines}
 
 
 def reset_peak_memory(device: torch.device) -> None:
