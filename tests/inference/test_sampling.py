@@ -51,6 +51,21 @@ def test_a_temperature_near_0_takes_the_likeliest(temperature: float):
     assert Sampling(temperature).probabilities(logits).tolist() == [0.0, 1.0, 0.0]
 
 
+def test_a_top_p_near_0_takes_the_likeliest():
+    assert Sampling(1.0, top_p=1e-50).probabilities(LOGITS[1]).tolist() == [0.0, 1.0, 0.0, 0.0]
+    assert Sampling(1.0, top_p=1e-320, top_k=3, min_p=1).probabilities(LOGITS[1]).tolist() == [0.0, 1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("penalty", "right"), [(1e-300, 1), (1e-40, 1), (1e300, 3)])
+def test_any_repetition_penalty_chooses_a_token(penalty: float, right: int, dtype: torch.dtype):
+    logits = torch.tensor([float("-inf"), 1e-3, 0.0, 2e-3, -1.0], dtype=dtype)
+    for sampling in (Sampling(repetition_penalty=penalty), Sampling(1e-6, repetition_penalty=penalty, seed=0)):
+        assert sampling.choose(logits, sampling.generator(), [0, 1, 2, 4]) == right
+        only = logits[[0, 4, 0]]  # a form allows but one token
+        assert sampling.choose(only, sampling.generator(), [0, 1, 2]) == 1
+
+
 def test_frequencies_follow_the_probabilities():
     sampling = Sampling(1.0, seed=0)
     generator = sampling.generator()

@@ -93,7 +93,7 @@ class Sampling:
         if self.top_p < 1:
             # A token stays while those before it do not reach top_p; the first always does.
             before_V = sorted_V.cumsum(-1) - sorted_V
-            sorted_V[before_V >= self.top_p * sorted_V.sum()] = 0
+            sorted_V[1:][before_V[1:] >= self.top_p * sorted_V.sum()] = 0
         sorted_V[sorted_V < self.min_p * sorted_V[0]] = 0
         kept = torch.zeros_like(probabilities).scatter(-1, order_V, sorted_V)
         return kept / kept.sum()
@@ -101,5 +101,7 @@ class Sampling:
     def _penalised(self, logits_V: Tensor, seen: Sequence[int]) -> Tensor:
         ids = torch.tensor(sorted(set(seen)), dtype=torch.long, device=logits_V.device)
         scores = logits_V[ids]
-        penalty = self.repetition_penalty
-        return logits_V.index_put((ids,), torch.where(scores < 0, scores * penalty, scores / penalty))
+        # Within what these numbers can hold, or 0 / 0 and inf - inf would come of it; -inf, a forbidden token, stays.
+        penalty, most = min(max(self.repetition_penalty, 1e-30), 1e30), torch.finfo(scores.dtype).max
+        penalised = torch.where(scores < 0, scores * penalty, scores / penalty).clamp(-most, most)
+        return logits_V.index_put((ids,), torch.where(scores.isinf(), scores, penalised))
