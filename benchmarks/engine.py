@@ -125,9 +125,11 @@ def engine(kind: str) -> dict:
             result[f"first_token_s{suffix}"], result[f"decode_ms{suffix}"] = first, step * 1000
         asked = question()
         run(one, [asked])
-        ids = torch.cat([asked.input_ids, torch.randint(0, 30_000, (20,))])
-        again = Encoded(ids, ids, asked.pixel_values, asked.image_grid_hw)
-        result["second_turn_first_token_s"] = run(one, [again])[0]
+        turns = []
+        for _ in range(5):
+            ids = torch.cat([asked.input_ids, torch.randint(0, 30_000, (20,))])
+            turns.append(run(one, [Encoded(ids, ids, asked.pixel_values, asked.image_grid_hw)])[0])
+        result["second_turn_first_token_s"] = statistics.median(turns)
     result["weights_gib"] = sum(one.nbytes for one in [*model.parameters(), *model.buffers()]) / 2**30
     return result
 

@@ -85,8 +85,9 @@ def test_bf16_on_either_kind_of_processor(
     loaded = neo.load_model(str(tiny_checkpoint), dtype="bf16", device="cpu", attn_implementation=backend).model
     engine = engine_of(loaded, processor)
     assert engine.memory.dtype == (torch.bfloat16 if multiplies else torch.float32)
-    for prompt in prompts[:4]:
-        said = engine.submit(Request(prompt, 4, logprobs=0)).result()
+    together = [engine.submit(Request(prompt, 4, logprobs=0)) for prompt in prompts[:4]]
+    for prompt, generation in zip(prompts, together, strict=False):
+        said = generation.result()
         ids = torch.cat([prompt.input_ids, torch.tensor(said.tokens)])
         with torch.inference_mode():
             logits = model(ids[None], pixel_values=prompt.pixel_values, image_grid_hw=prompt.image_grid_hw).logits

@@ -1,4 +1,4 @@
-"""Two replicas on this machine, started as an operator would; and the parts of the front that need no Ray."""
+"""Two replicas on this machine, started as an operator would; and what of the application needs no Ray."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,11 +31,31 @@ LONG: dict = {
     },
 }
 """Options of an answer that takes its time."""
+PROGRAM = """
+import os, sys
+from neo.cli import main
+from neo.serving import replicas
+folder, application = sys.argv[1], replicas.application
+def killable(load, *more):
+    def load_killable():
+        model = load()
+        step = model.engine._step
+        def watched():
+            if os.path.exists(f"{folder}/die-{os.getpid()}"):
+                raise SystemExit("killed")
+            step()
+        model.engine._step = watched
+        return model
+    return application(load_killable, *more)
+replicas.application = killable
+sys.exit(main(sys.argv[2:]))
+"""
+"""`neo` with engines that die where the folder has a file that says so."""
 
 
 @pytest.fixture(scope="module")
-def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx2.Client, subprocess.Popen]]:
-    """A client of two replicas of a tiny model, and the process that runs them."""
+def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx2.Client, subprocess.Popen, Path]]:
+    """A client of two replicas of a tiny model, the process that runs them, and the folder of its files."""
     folder = tmp_path_factory.mktemp("replicas")
     (folder / "keys").write_text(KEY)
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -47,13 +67,14 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx2.
         # Ray goes to another replica where one is too busy to say at once how full it is; here it waits.
         deadlines = ("RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S", "RAY_SERVE_MAX_QUEUE_LENGTH_RESPONSE_DEADLINE_S")
         environment = os.environ | dict.fromkeys(deadlines, "60")
-        process = subprocess.Popen([sys.executable, "-m", "neo", *words], stderr=log, stdout=log, env=environment)
+        program = [sys.executable, "-c", PROGRAM, str(folder)]
+        process = subprocess.Popen([*program, *words], stderr=log, stdout=log, env=environment)
     headers = {"Authorization": f"Bearer {KEY}"}
     try:
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=300, headers=headers) as http:
             until(lambda: process.poll() is not None or _healthy(http), 500, pause=1)
             assert process.poll() is None, (folder / "log").read_text()
-            yield http, process
+            yield http, process, folder
     finally:
         process.terminate()
         process.wait(120)
@@ -88,15 +109,17 @@ def process_of(replica: str) -> psutil.Process:
 
 
 @pytest.mark.slow
-def test_two_replicas(operated: tuple[httpx2.Client, subprocess.Popen]) -> None:
-    http, server = operated
+def test_two_replicas(operated: tuple[httpx2.Client, subprocess.Popen, Path]) -> None:
+    http, server, folder = operated
     _both_are_there(http)  # who hands requests on hears of the replicas one by one
     _a_conversation_finds_its_prefix(http)
-    _a_killed_replica_loses_nothing(http)
+    _a_dying_replica_loses_nothing(http, lambda process: os.kill(process.pid, signal.SIGKILL))
     _what_a_single_server_does(http)
+    _who_hangs_up_is_forgotten(http)
     _both_are_there(http)  # Ray has put another in the place of the one that was killed
+    _a_dying_replica_loses_nothing(http, lambda process: (folder / f"die-{process.pid}").touch())
     family = psutil.Process(server.pid).children(recursive=True)
-    server.terminate()
+    _what_runs_is_finished(http, server)
     assert server.wait(120) == 0
     _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
@@ -124,7 +147,7 @@ def _a_conversation_finds_its_prefix(http: httpx2.Client) -> None:
         sample.labels["replica"]
         for family in text_string_to_metric_families(http.get("/metrics").text)
         for sample in family.samples
-        if sample.name == "neo_requests_total"
+        if sample.name == "neo_request_seconds_count"
     }
     assert len(replicas) == 2
     assert served == replicas
@@ -149,9 +172,13 @@ def _what_a_single_server_does(http: httpx2.Client) -> None:
     assert http.get("/metrics", headers={"Authorization": "none"}).status_code == 401
     assert "<html" in http.get("/", headers={"Authorization": "none"}).text
     assert answer.headers.get_list("x-request-id") != []
+    told = http.get("/metrics").text
+    [front] = re.findall(r'neo_requests_total{outcome="refused",replica="(.+)"} 2.0', told)  # without a key, too large
+    assert f'neo_requests_total{{outcome="rejected",replica="{front}"}} 0.0' in told
+    assert f'neo_engine_up{{replica="{front}"}}' not in told
 
 
-def _a_killed_replica_loses_nothing(http: httpx2.Client) -> None:
+def _a_dying_replica_loses_nothing(http: httpx2.Client, kill: Callable[[psutil.Process], None]) -> None:
     question = [{"role": "user", "content": "Tell a long story."}]
     whole = ask(http, question, **LONG)
     replica = process_of(by(whole))
@@ -159,7 +186,7 @@ def _a_killed_replica_loses_nothing(http: httpx2.Client) -> None:
     with ThreadPoolExecutor(1) as pool, http.stream("POST", "/v1/chat/completions", json=streamed) as stream:
         again = pool.submit(ask, http, question, **LONG)
         until(lambda: _running(http, by(whole)) == 2)
-        os.kill(replica.pid, signal.SIGKILL)
+        kill(replica)
         rest = stream.read().decode().split("\n\n")
         answer = again.result()
     assert by(answer) != by(whole)
@@ -168,10 +195,24 @@ def _a_killed_replica_loses_nothing(http: httpx2.Client) -> None:
         json.loads(rest[-3].removeprefix("data: "))["error"]["message"] == "the server has lost this answer; ask again"
     )
     assert rest[-2:] == ["data: [DONE]", ""]
+
+
+def _who_hangs_up_is_forgotten(http: httpx2.Client) -> None:
+    streamed = {"model": "tiny", "messages": [{"role": "user", "content": "Go on."}], "stream": True, **LONG}
     with http.stream("POST", "/v1/chat/completions", json=streamed) as stream:
         served = stream.headers["x-served-by"]
         until(lambda: _running(http, served) == 1)
     until(lambda: _running(http, served) == 0)  # nobody waits for it any more
+
+
+def _what_runs_is_finished(http: httpx2.Client, server: subprocess.Popen) -> None:
+    streamed = {"model": "tiny", "messages": [{"role": "user", "content": "Go on."}], "stream": True, **LONG}
+    with http.stream("POST", "/v1/chat/completions", json=streamed) as stream:
+        until(lambda: _running(http, stream.headers["x-served-by"]) == 1)
+        server.terminate()
+        events = stream.read().decode().split("\n\n")
+    assert events[-2:] == ["data: [DONE]", ""]
+    assert '"finish_reason": "length"' in events[-3]
 
 
 def _running(http: httpx2.Client, replica: str) -> int:
@@ -191,6 +232,7 @@ def test_the_beginning_is_that_of_all_turns() -> None:
     assert turns[0] == turns[1] != beginning(body(messages=[system, second]))
     assert beginning(body(prompt="x" * 300)) == beginning(body(prompt="x" * 256))
     for nothing in (
+        b"[" * 100_000,
         b"",
         b"--form",
         b"[]",

@@ -119,7 +119,8 @@ def ending() -> ApiError:
 
 
 def _invalid(error: RequestValidationError, content_type: str) -> ApiError:
-    first = max(error.errors(), key=lambda one: len(one["loc"]))  # of a union, the part that came nearest
+    # Of a union, the part that came nearest.
+    first = max(error.errors(), key=lambda one: (len(one["loc"]), not one["type"].endswith("_type")))
     if first["type"] == "json_invalid":
         return ApiError(400, "the body is not JSON", code="invalid_json")
     if "body" in first["loc"][:1] and len(first["loc"]) == 1 and "json" not in content_type:

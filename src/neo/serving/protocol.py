@@ -6,13 +6,19 @@ be obeyed are refused, as is what nobody knows.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 MOST_ANSWERS = 16
 """Largest `n`."""
 VLLM = "vLLM's: its default is accepted, which changes nothing."
 MOST_STOPS = 4
 """Stop strings, as at OpenAI."""
+MOST_STOP_CHARACTERS = 1000
+"""Of each of them."""
+MOST_PARTS = 4096
+"""Messages of a request and parts of them together; more fit into no context, and each takes time to look at."""
+MOST_ARGUMENTS = 100
+"""Of a request, a message or a part, known or not."""
 
 
 def _refuse(value: Any) -> Any:
@@ -26,54 +32,91 @@ Ignored = Annotated[Any, Field(description="Accepted, of no effect.")]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class TextPart(BaseModel):
+class Strict(BaseModel):
+    """Refuses what it does not know."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, given: Any) -> Any:
+        if isinstance(given, dict) and len(given) > MOST_ARGUMENTS:  # each unknown one would be an error of its own
+            raise ValueError(f"there are more than {MOST_ARGUMENTS} arguments")
+        return given
+
+
+class TextPart(Strict):
     """Text; what looks like a special token in it is text."""
 
     type: Literal["text"]
     text: str
+    prompt_cache_breakpoint: Ignored = None
 
 
-class ImageUrl(BaseModel):
+class ImageUrl(Strict):
     """Where a picture is."""
 
     url: str = Field(description="data:image/...;base64,... or, where the server allows its host, https://...")
     detail: Ignored = None
 
 
-class ImagePart(BaseModel):
+class ImagePart(Strict):
     """A picture, in a user's message."""
 
     type: Literal["image_url"]
     image_url: ImageUrl
+    prompt_cache_breakpoint: Ignored = None
 
 
+# Lists fail fast: millions of wrong values would otherwise become millions of errors.
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+Parts = Annotated[list[Part], Field(max_length=MOST_PARTS, fail_fast=True)]
+Stops = Annotated[list[str], Field(max_length=MOST_STOPS, fail_fast=True)]
 
 
-class Message(BaseModel):
+class Message(Strict):
     """One turn."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
+    content: str | Parts
+    name: Ignored = None
+    refusal: Ignored = None
+    annotations: Ignored = None
+    audio: Unsupported = None
+    function_call: Unsupported = None
     tool_calls: Unsupported = None
 
     def parts(self) -> list[TextPart | ImagePart]:
         return [TextPart(type="text", text=self.content)] if isinstance(self.content, str) else self.content
 
 
-class TextFormat(BaseModel):
+def _few_parts(messages: Any) -> Any:
+    """Counted before any of them is looked at."""
+    if isinstance(messages, list):
+        contents = [one.get("content") for one in messages[: MOST_PARTS + 1] if isinstance(one, dict)]
+        if len(messages) + sum(len(one) for one in contents if isinstance(one, list)) > MOST_PARTS:
+            raise ValueError(f"there are more than {MOST_PARTS} messages and parts of them")
+    return messages
+
+
+Messages = Annotated[
+    list[Message], Field(min_length=1, max_length=MOST_PARTS, fail_fast=True), BeforeValidator(_few_parts)
+]
+
+
+class TextFormat(Strict):
     """Any text."""
 
     type: Literal["text"]
 
 
-class JsonObject(BaseModel):
+class JsonObject(Strict):
     """Any JSON object."""
 
     type: Literal["json_object"]
 
 
-class NamedSchema(BaseModel):
+class NamedSchema(Strict):
     """A JSON schema; it is always followed, whatever `strict` says."""
 
     name: str
@@ -82,27 +125,23 @@ class NamedSchema(BaseModel):
     strict: bool | None = None
 
 
-class JsonSchema(BaseModel):
+class JsonSchema(Strict):
     """JSON that is valid by a schema."""
 
     type: Literal["json_schema"]
     json_schema: NamedSchema
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Strict):
     """What a stream has besides the text."""
-
-    model_config = ConfigDict(extra="forbid")
 
     include_usage: bool = False
     include_obfuscation: Ignored = None
     continuous_usage_stats: Literal[False] = Field(False, description=VLLM)
 
 
-class Sampled(BaseModel):
+class Sampled(Strict):
     """What both kinds of requests have."""
-
-    model_config = ConfigDict(extra="forbid")
 
     model: str
     stream: bool | None = False
@@ -111,7 +150,7 @@ class Sampled(BaseModel):
     temperature: Number | None = Field(None, ge=0, le=2, description="0, the likeliest token always, unless given.")
     top_p: Number | None = Field(None, gt=0, le=1)
     n: int | None = Field(1, ge=1, le=MOST_ANSWERS)
-    stop: str | list[str] | None = Field(None, description=f"Up to {MOST_STOPS} strings before which the answer ends.")
+    stop: str | Stops | None = Field(None, description=f"Up to {MOST_STOPS} strings before which the answer ends.")
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     top_k: int | None = Field(
         None, ge=-1, lt=2**31, description="Not OpenAI's: sample among so many likeliest tokens; 0 or -1: among all."
@@ -129,9 +168,8 @@ class Sampled(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> "Sampled":
-        stops = self.stops()
-        if len(stops) > MOST_STOPS or not all(stops):
-            raise ValueError(f"stop must be up to {MOST_STOPS} strings that are not empty")
+        if not all(0 < len(stop) <= MOST_STOP_CHARACTERS for stop in self.stops()):
+            raise ValueError(f"stop must be up to {MOST_STOPS} strings of 1 to {MOST_STOP_CHARACTERS} characters")
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options go with stream=true")
         return self
@@ -159,7 +197,7 @@ class Sampled(BaseModel):
 class ChatRequest(Sampled):
     """POST /v1/chat/completions"""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: Messages
     max_completion_tokens: int | None = Field(None, ge=1, description="The newer name of max_tokens.")
     logprobs: bool | None = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
@@ -211,7 +249,7 @@ class ChatRequest(Sampled):
 class CompletionRequest(Sampled):
     """POST /v1/completions: text that the model goes on with, outside any conversation."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=MOST_ANSWERS)]
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=MOST_ANSWERS, fail_fast=True)]
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: Unsupported = None
     suffix: Unsupported = None
@@ -229,13 +267,11 @@ class CompletionRequest(Sampled):
         return options
 
 
-class AttentionRequest(BaseModel):
+class AttentionRequest(Strict):
     """POST /attention: where the model looked as it said a word of an answer that it gave."""
 
-    model_config = ConfigDict(extra="forbid")
-
     model: str
-    messages: list[Message] = Field(min_length=1, description="Those that were answered.")
+    messages: Messages = Field(description="Those that were answered.")
     answer: str = Field(min_length=1, description="The answer to them, as it was given.")
     start: int = Field(ge=0, description="Where the word begins in it, in characters.")
     stop: int = Field(ge=1, description="Where it ends.")

@@ -8,9 +8,12 @@ answer has been sent already.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
+import os
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import fields
 from functools import partial
@@ -18,15 +21,18 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
+from prometheus_client import CollectorRegistry, Counter, ProcessCollector, generate_latest
 from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.config import RequestRouterConfig
-from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 from ray.serve.handle import DeploymentHandle
+from starlette.requests import ClientDisconnect
 
+from neo.serving import logs
 from neo.serving.admission import ApiKeys, read_keys
-from neo.serving.errors import ApiError, unavailable
+from neo.serving.errors import ApiError, internal, unavailable
 from neo.serving.metrics_text import merged
 from neo.serving.settings import Settings
 from neo.suggestion import suggestion
@@ -42,6 +48,14 @@ LOST = (RayActorError, ReplicaUnavailableError)
 """What is raised where a replica has died."""
 OTHER_SECONDS = 10
 """How long a request that asks for no answer waits for a replica, such as one for /health."""
+LAST_SECONDS = 5
+"""How long a replica may take to say that a request is out of time."""
+METRICS_SECONDS = 5
+"""How long replicas may take to tell their metrics."""
+OUTCOMES = {429: "rejected", 499: "cancelled", 500: "error", 503: "unavailable", 504: "timeout"}
+"""How a request that the front refuses has ended, by its status; otherwise it is refused."""
+HELD_BODIES = 64
+"""How many bodies of the greatest size a front holds at the same time, or as many bytes of smaller ones."""
 FINISH_SECONDS = 30
 """How long those that are to end finish what they are at."""
 SERVED_BY = b"x-served-by"
@@ -59,7 +73,6 @@ class Replica:
     """One engine and its server. Ray asks for its health and puts another in its place where that is lost."""
 
     def __init__(self, load: "Callable[[], ChatModel]", settings: Settings, max_batch: int) -> None:
-        from neo.serving import logs
         from neo.serving.admission import Queue
         from neo.serving.answering import Answering
         from neo.serving.app import create_app
@@ -71,10 +84,10 @@ class Replica:
         self.app = create_app(self.answering, Queue(max_batch, settings.max_waiting))
         self.name = serve.get_replica_context().replica_id.unique_id
 
-    async def ask(self, scope: dict[str, Any], body: bytes) -> AsyncIterator[dict[str, Any]]:
+    async def ask(self, scope: dict[str, Any], body: bytearray) -> AsyncIterator[dict[str, Any]]:
         """What the server says to a request, as ASGI's messages."""
         said: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-        asked = [{"type": "http.request", "body": body}]
+        asked = [{"type": "http.request", "body": bytes(body)}]
 
         async def receive() -> Any:
             return asked.pop() if asked else await asyncio.Event().wait()
@@ -86,6 +99,7 @@ class Replica:
         answering.add_done_callback(lambda _: said.put_nowait(None))
         try:
             while (message := await said.get()) is not None:
+                self._end_with_engine()  # before it says so: whoever asked is answered by another one
                 if message["type"] == "http.response.start":
                     message["headers"] = [*message["headers"], (SERVED_BY, self.name.encode())]
                 yield message
@@ -98,12 +112,15 @@ class Replica:
         return self.name, self.answering.metrics.text().decode()
 
     def check_health(self) -> None:
-        """Called by Ray.
+        """Called by Ray."""
+        self._end_with_engine()
 
-        Raises:
-            ApiError: the engine has died.
-        """
-        self.answering.ready()
+    def _end_with_engine(self) -> None:
+        """Where the engine has died the process ends at once: Ray puts another one in its place."""
+        model = self.answering.model
+        if model is not None and not model.engine.alive:
+            logger.critical("the engine has died; the replica ends")
+            os._exit(1)
 
     def __del__(self) -> None:
         if hasattr(self, "answering"):
@@ -115,52 +132,82 @@ class Front:
     """Hands requests on."""
 
     def __init__(self, replicas: DeploymentHandle, settings: Settings) -> None:
+        logs.to_stderr()
         self.replicas, self.settings, self.keys = replicas, settings, ApiKeys(settings.api_keys)
+        self.refusals = Refusals()
+        context = serve.get_replica_context()
+        self.name = context.replica_id.unique_id
+        self.fronts = serve.get_deployment_handle(context.deployment, context.app_name)
+        self.held = 0
+        """Bytes of all bodies that it has."""
+        self.told: dict[str, dict[str, str]] = {}
+        """By deployment, what each of its processes said of its metrics when they were last asked."""
 
     async def __call__(self, request: Request) -> Response:
+        began = time.monotonic()
         try:
             if request.url.path == "/metrics":
                 self.keys.name(request.headers.get("authorization", ""))
                 return await self._metrics()
             if request.method == "POST":  # before its body is read; a replica looks at all of it again
                 self.keys.name(request.headers.get("authorization", ""))
-            body = await self._body(request)
-            return await self._answered(request, body)
-        except ApiError as error:
-            return error.response()
+            async with self._body(request) as body:
+                return await self._answered(request, body, began)
+        except ApiError as refusal:
+            error = refusal
+        except Exception:
+            logger.exception("a request failed")
+            error = internal()
+        self.refusals.add(request, error, time.monotonic() - began)
+        return error.response()
 
-    async def _body(self, request: Request) -> bytes:
+    @contextlib.asynccontextmanager
+    async def _body(self, request: Request) -> AsyncIterator[bytearray]:
         most, body = self.settings.max_body_bytes, bytearray()
         try:
-            async with asyncio.timeout(self.settings.request_timeout):
-                async for piece in request.stream():
-                    body += piece
-                    if len(body) > most:
-                        raise ApiError(413, f"the body has more than {most} bytes", headers={"Connection": "close"})
-        except TimeoutError:
-            raise ApiError(408, "the body of the request did not come in time") from None
-        return bytes(body)
+            try:
+                async with asyncio.timeout(self.settings.request_timeout):
+                    async for piece in request.stream():
+                        body += piece
+                        self.held += len(piece)
+                        if len(body) > most:
+                            raise _too_large(most)
+                        if self.held > HELD_BODIES * most:
+                            raise _busy()
+            except TimeoutError:
+                raise ApiError(408, "the body of the request did not come in time", code="body_timeout") from None
+            except ClientDisconnect:
+                raise ApiError(499, "the client has gone") from None
+            yield body
+        finally:
+            self.held -= len(body)
 
-    async def _answered(self, request: Request, body: bytes) -> Response:
+    async def _answered(self, request: Request, body: bytearray, began: float) -> Response:
         """The answer of a replica; of another one where it dies before it has said anything."""
         scope = {name: request.scope[name] for name in SCOPE if name in request.scope}
         ask = self.replicas.options(method_name="ask", stream=True, session_id=beginning(body))
+        seconds = self.settings.request_timeout + LAST_SECONDS if body else OTHER_SECONDS
         for left in reversed(range(TRIES)):
             messages: Any = ask.remote(scope, body)
-            start = None
+            first = None
             try:
-                async with asyncio.timeout(self.settings.request_timeout if body else OTHER_SECONDS):
+                async with asyncio.timeout(began + seconds - time.monotonic()):
                     start, first = await anext(messages), await anext(messages)
             except BackPressureError:
-                message, headers = "the server is busy; try again later", {"Retry-After": "1"}
-                raise ApiError(429, message, code="queue_full", headers=headers) from None
+                raise _busy() from None
             except LOST as lost:
                 logger.warning("a replica is lost; %d more tries: %s", left, lost)
                 continue
-            except TimeoutError:
+            except DeploymentUnavailableError:
                 break
+            except (TimeoutError, StopAsyncIteration):  # the latter where the replica's own patience is over
+                if not body:
+                    break
+                # Asked again at once it would take as long again.
+                message, headers = "the answer took too long and was broken off", {"x-should-retry": "false"}
+                raise ApiError(504, message, code="timeout", headers=headers) from None
             finally:
-                if start is None:
+                if first is None:
                     messages.cancel()
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in start["headers"]}
             headers.pop("x-request-id", None)  # Ray adds it again
@@ -169,10 +216,74 @@ class Front:
             return StreamingResponse(_rest(messages, first), start["status"], headers)
         raise unavailable("no replica could answer; ask again later")
 
+    def metrics(self) -> tuple[str, str]:
+        """Its name and its metrics, for Prometheus."""
+        return self.name, self.refusals.text()
+
     async def _metrics(self) -> Response:
-        told = await self.replicas.broadcast("metrics").results_async(timeout_s=5, return_exceptions=True)
-        texts: dict[str, str] = dict(one for one in told if isinstance(one, tuple))
+        await asyncio.gather(self._listen(self.replicas), self._listen(self.fronts))
+        texts = {name: text for told in self.told.values() for name, text in told.items()}
         return Response(merged(texts), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def _listen(self, deployment: DeploymentHandle) -> None:
+        asked = deployment.broadcast("metrics")
+        told = self.told.setdefault(deployment.deployment_name, {})
+        try:
+            answers = await asked.results_async(timeout_s=METRICS_SECONDS, return_exceptions=True)
+        except TimeoutError:  # one is slow; what all of them said before is better than nothing
+            logger.warning("metrics of %s did not come in time", deployment.deployment_name)
+            return
+        except DeploymentUnavailableError:  # there is none
+            answers = []
+        told.clear()
+        told.update(one for one in answers if isinstance(one, tuple))
+
+
+class Refusals:
+    """Requests that got no further than the front: counted and logged as the door of a replica does with the others."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.requests = Counter(
+            "neo_requests", "Requests for answers by how they ended.", ["outcome"], registry=registry
+        )
+        self.rejections = Counter("neo_rejections", "Requests refused at the door.", ["reason"], registry=registry)
+        for outcome in ("refused", *OUTCOMES.values()):
+            self.requests.labels(outcome)  # 0 from the beginning, so that the first one is seen as a change
+        self.rejections.labels("queue_full")
+
+    def add(self, request: Request, error: ApiError, seconds: float) -> None:
+        """Count and log one."""
+        outcome = OUTCOMES.get(error.status_code, "refused")
+        if request.method == "POST":
+            self.requests.labels(outcome).inc()
+        if outcome == "rejected":
+            self.rejections.labels(error.code).inc()
+        fields = {
+            "request_id": logs.request_id(request.headers.get("x-request-id", "")),
+            "method": request.method,
+            "path": request.url.path,
+            "status": error.status_code,
+            "outcome": outcome,
+            "seconds": round(seconds, 4),
+            "address": request.client.host if request.client else "",
+        }
+        logs.requests.info("request", extra={"fields": fields | error.facts()})
+
+    def text(self) -> str:
+        """In Prometheus' text format."""
+        return generate_latest(self.registry).decode()
+
+
+def _too_large(most: int) -> ApiError:
+    message = f"the body has more than {most} bytes"
+    return ApiError(413, message, code="body_too_large", headers={"Connection": "close"})
+
+
+def _busy() -> ApiError:
+    message, headers = "the server is busy; try again later", {"Retry-After": "1"}
+    return ApiError(429, message, code="queue_full", headers=headers)
 
 
 async def _rest(messages: Any, first: dict[str, Any]) -> AsyncIterator[bytes]:
@@ -188,7 +299,7 @@ async def _rest(messages: Any, first: dict[str, Any]) -> AsyncIterator[bytes]:
         messages.cancel()
 
 
-def beginning(body: bytes) -> str:
+def beginning(body: bytes | bytearray) -> str:
     """What stands for a conversation, the same in all its turns: the messages up to its first question, hashed.
 
     Of a completion it is the prompt's first 256 characters. Nothing, which means any replica, for all else.
@@ -200,7 +311,7 @@ def beginning(body: bytes) -> str:
             asked = request["messages"][: roles.index("user") + 1]
         else:
             asked = request["prompt"][:256] if isinstance(request["prompt"], str) else request["prompt"]
-    except (ValueError, TypeError, KeyError):  # a replica says what is wrong with it
+    except (ValueError, TypeError, KeyError, RecursionError):  # a replica says what is wrong with it
         return ""
     return hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).hexdigest()
 
