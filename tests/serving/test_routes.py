@@ -12,7 +12,7 @@ from serving_tools import ROOT, Served, about, log_lines, request_lines, until
 from neo.inference.chat import ChatModel
 from neo.serving.door import ANSWERS
 from neo.serving.errors import _complaint
-from neo.serving.protocol import ChatRequest
+from neo.serving.protocol import ChatRequest, CompletionRequest
 from neo.version import __version__
 
 CHAT = {"model": "neo-demo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
@@ -114,6 +114,16 @@ def error_of(response) -> dict:
         ({"max_completion_tokens": 5}, None),
         ({"stop": ["a", "b", "c", "d", "e"]}, None),
         ({"stop": ""}, None),
+        ({"stop": "x" * 1001}, None),
+        ({"messages": [{"role": "user", "content": ""}] * 4097}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": ""}] * 2100}] * 2}, "messages"),
+        ({"messages": [{"role": "user", "content": "Hi", "mood": "good"}]}, "messages.0.mood"),
+        ({"messages": [{"role": "user", "content": "Hi", "tool_calls": [{}]}]}, "messages.0.tool_calls"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "", "size": 3}]}]},
+            "messages.0.content.0.text.size",
+        ),
+        ({f"no_{number}": 1 for number in range(100)}, None),
         ({"seed": 2**70}, "seed"),
         ({"top_logprobs": 3}, None),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
@@ -129,7 +139,7 @@ def error_of(response) -> dict:
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}}}, None),
         ({"response_format": {"type": "json_object"}, "stop": "}"}, None),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:120],
 )
 def test_what_makes_no_sense_is_400(common: Served, change: dict, param: str | None) -> None:
     response = common.http.post("/v1/chat/completions", content=json.dumps(CHAT | change), headers=JSON)
@@ -139,6 +149,35 @@ def test_what_makes_no_sense_is_400(common: Served, change: dict, param: str | N
     assert not re.search("Input|Field required|Value error", error["message"])  # pydantic's words
     if param:
         assert error["param"] == param
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"messages": [0] * 5000},
+        {"messages": [{"role": "user", "content": [0] * 4000}]},
+        {"messages": [{"role": "user", "content": [0] * 10}] * 300},
+        {"messages": [{}] * 4000},
+        {"stop": [0] * 5000},
+        {str(number): 0 for number in range(5000)},
+        {"messages": [{"role": "user", "content": "Hi"} | {str(number): 0 for number in range(5000)}]},
+        {"stream": True, "stream_options": {str(number): 0 for number in range(5000)}},
+        {"prompt": [0] * 5000},
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_many_mistakes_are_not_all_listed(change: dict) -> None:
+    kind = CompletionRequest if "prompt" in change else ChatRequest
+    with pytest.raises(ValidationError) as refused:
+        kind.model_validate((TEXT if "prompt" in change else CHAT) | change)
+    assert refused.value.error_count() < 5
+
+
+def test_as_much_as_is_taken(common: Served) -> None:
+    few = [{"type": "text", "text": ""}] * 95
+    messages = [{"role": "user", "content": few}] * 10 + [{"role": "user", "content": "Hi"}]
+    response = common.http.post("/v1/chat/completions", json=CHAT | {"messages": messages, "stop": ["x" * 1000] * 4})
+    assert response.status_code == 200
 
 
 def test_what_is_wrong_is_said_in_our_own_words() -> None:
@@ -177,6 +216,14 @@ def test_what_openai_has_and_changes_nothing_is_accepted(client: OpenAI) -> None
 
 
 VLLM = {"top_k": -1, "priority": 3, "ignore_eos": False, "min_tokens": 0, "skip_special_tokens": True}
+
+
+def test_an_answer_of_openai_s_client_goes_into_the_next_question(client: OpenAI) -> None:
+    said = client.chat.completions.create(**CHAT).choices[0].message
+    null = dict.fromkeys(("refusal", "annotations", "audio", "function_call", "tool_calls"))
+    for before in (said, said.model_dump(), {"role": "assistant", "content": "Hi", "name": "x"} | null):
+        messages = [*CHAT["messages"], before, *CHAT["messages"]]
+        assert client.chat.completions.create(**CHAT | {"messages": messages}).choices
 
 
 def test_what_vllm_has_and_changes_something_is_refused(common: Served) -> None:
