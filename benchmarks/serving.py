@@ -9,7 +9,7 @@ Each server is a process of its own and gets the same requests: one drawn pictur
 a question. First a number of askers who ask again as soon as they are answered (`askers`), then arrivals at random, as
 a Poisson process, at half and at 0.8 of what `neo serve` has answered at the most (`arrivals`). The naive server gives
 whole answers, so that its first token is its last. A request is lost if it was neither answered to its end nor refused
-with a status. The memory is that of the server's process, after a warm-up and at the end.
+with a status. The memory is that of the server's process, after a warm-up and behind each row.
 
 The model `random` has random weights in float32, of the sizes of benchmarks/inference.py but for a small vocabulary,
 scales pictures to 64 tokens as neo-demo does, and says as much as it may: a word is more work than passing it on.
@@ -203,24 +203,31 @@ def measure(
         return [request_body(name, next(numbers), answer_tokens) for _ in range(count)]
 
     with running(server, model) as (url, pid):
+
+        def row(load: str, count: float) -> dict:
+            one = measured(server, url, load, count, bodies(max(requests, int(count))))
+            return one | {"memory_mib": memory_mib(pid)}
+
         measured(server, url, "askers", 2, bodies(WARM_UP))
         before = memory_mib(pid)
-        rows = [measured(server, url, "askers", count, bodies(max(requests, count))) for count in concurrency]
-        most = most or max(row["requests_per_s"] for row in rows)
-        rows += [measured(server, url, "arrivals", float(f"{share * most:.3g}"), bodies(requests)) for share in shares]
-        return rows, {"server": server, "before_mib": before, "after_mib": memory_mib(pid)}
+        rows = [row("askers", count) for count in concurrency]
+        most = most or max(one["requests_per_s"] for one in rows)
+        rows += [row("arrivals", float(f"{share * most:.3g}")) for share in shares]
+        return rows, {"server": server, "before_mib": before, "after_mib": rows[-1]["memory_mib"]}
 
 
 def show(rows: list[dict], memory: list[dict]) -> None:
     table = Table(title=f"{processor()}, {len(os.sched_getaffinity(0))} cores")
     times = [f"{name}_p{p}_s" for name in ("first_token", "total") for p in (50, 95, 99)]
     heads = ("server", "askers or arrivals a second", "answered", "lost", "refused", "requests/s")
-    for head in (*heads, *(one.removesuffix("_s").replace("_", " ") for one in times)):
+    for head in (*heads, *(one.removesuffix("_s").replace("_", " ") for one in times), "MiB"):
         table.add_column(head, justify="right")
     for row in rows:
         load = f"{row['count']} {row['load']}"
         counts = [str(row[key]) for key in ("answered", "lost", "refused")]
-        table.add_row(row["server"], load, *counts, *(f"{row[key]:.3g}" for key in ("requests_per_s", *times)))
+        table.add_row(
+            row["server"], load, *counts, *(f"{row[key]:.3g}" for key in ("requests_per_s", *times, "memory_mib"))
+        )
     console = Console(width=160)
     console.print(table)
     for one in memory:
