@@ -218,3 +218,11 @@ def test_repeated_prompts_come_from_the_cache(client: OpenAI, stars: str) -> Non
     assert usage is not None
     assert usage.prompt_tokens_details is not None
     assert usage.prompt_tokens_details.cached_tokens == usage.prompt_tokens - 1
+
+
+def test_several_answers_to_a_new_prompt_find_nothing_in_the_cache(serve) -> None:
+    asked = {"model": "neo-demo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2, "n": 3}
+    with serve() as served:
+        first, again = (served.openai().chat.completions.create(**asked).usage for _ in range(2))
+    assert first.prompt_tokens_details.cached_tokens == 0
+    assert again.prompt_tokens_details.cached_tokens == again.prompt_tokens - 1

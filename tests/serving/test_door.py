@@ -1,6 +1,7 @@
 """The door by itself: what happens to its places whatever becomes of a request."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from serving_tools import log_lines
@@ -18,14 +19,23 @@ SCOPE = {"type": "http", "method": "POST", "path": "/v1/completions", "headers":
 BEGIN = {"type": "http.response.start", "status": 200, "headers": []}
 
 
-async def receive() -> dict:
-    return {"type": "http.request", "body": b"", "more_body": False}
+WHOLE = {"type": "http.request", "body": b"", "more_body": False}
 
 
 async def pass_through(
-    app, queue: Queue, draining: bool = False, path: str = "/v1/completions", **settings: float
+    app,
+    queue: Queue,
+    draining: bool = False,
+    path: str = "/v1/completions",
+    body: Sequence[dict] = (WHOLE,),
+    **settings: float,
 ) -> list[dict]:
     """What is sent for a request that an app deals with, the model being ready."""
+    coming = list(body)
+
+    async def receive() -> dict:
+        return coming.pop(0) if coming else await asyncio.Event().wait()  # type: ignore[return-value]
+
     answering = Answering(Settings(**settings), Metrics())
     answering.ready = lambda: None  # type: ignore[assignment,method-assign,return-value]
     answering.draining = draining
@@ -43,6 +53,7 @@ def test_an_answer_that_nobody_reads_gives_its_place_back(monkeypatch: pytest.Mo
     queue = Queue(1, 0)
 
     async def never_ends(scope, receive, send) -> None:
+        await receive()
         await send(dict(BEGIN))
         await asyncio.Event().wait()
 
@@ -56,6 +67,7 @@ def test_a_failure_is_found_under_its_id(caplog: pytest.LogCaptureFixture, begun
     queue = Queue(1, 0)
 
     async def fails(scope, receive, send) -> None:
+        await receive()
         assert queue.taken == 1
         if begun:
             await send(dict(BEGIN))
@@ -76,6 +88,7 @@ def test_a_failure_is_found_under_its_id(caplog: pytest.LogCaptureFixture, begun
 @pytest.mark.parametrize("begun", [False, True], ids=["waiting", "in the middle"])
 def test_a_request_that_the_server_cancels_is_not_ok(caplog: pytest.LogCaptureFixture, begun: bool) -> None:
     async def is_cancelled(scope, receive, send) -> None:
+        await receive()
         if begun:
             await send(dict(BEGIN))
         raise asyncio.CancelledError
@@ -92,6 +105,7 @@ def test_only_answers_tell_how_long_one_takes(status: int, wait: float) -> None:
     queue = Queue(1, 0)
 
     async def app(scope, receive, send) -> None:
+        await receive()
         await send(BEGIN | {"status": status})
         await send({"type": "http.response.body"})
 
@@ -119,3 +133,55 @@ def test_a_body_is_not_read_where_there_is_no_place() -> None:
     assert start["status"] == 429
     assert b"queue_full" in body["body"]
     assert queue.taken == 1
+
+
+def test_whoever_sends_slowly_keeps_no_place_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "BODY_SECONDS", 0.05)
+    queue = Queue(1, 0)
+
+    async def app(scope, receive, send) -> None:
+        await receive()
+        assert queue.taken == 0
+        await receive()
+
+    start, body = asyncio.run(pass_through(app, queue, body=[WHOLE | {"more_body": True}]))
+    assert start["status"] == 408
+    assert b"in time" in body["body"]
+
+
+def test_a_place_that_is_gone_when_the_body_has_come() -> None:
+    queue = Queue(1, 0)
+
+    async def app(scope, receive, send) -> None:
+        queue.enter(1)
+        await receive()
+        pytest.fail("it was let in")
+
+    start, body = asyncio.run(pass_through(app, queue, rate_limit=1))
+    assert start["status"] == 429
+    assert b"queue_full" in body["body"]
+    assert queue.taken == 1
+
+
+def test_whoever_hangs_up_while_sending_has_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope, receive, send) -> None:
+        await receive()
+        await receive()
+        await send(BEGIN | {"status": 400})  # as the framework does, which nobody hears
+        await send({"type": "http.response.body"})
+
+    with caplog.at_level("INFO"):
+        asyncio.run(pass_through(app, Queue(1, 0), body=[WHOLE | {"more_body": True}, {"type": "http.disconnect"}]))
+    assert [line["outcome"] for line in log_lines(caplog.records)] == ["cancelled"]
+
+
+def test_an_app_out_of_time_is_504(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "LAST_SECONDS", 0)
+
+    async def says_nothing(scope, receive, send) -> None:
+        await receive()
+        await asyncio.Event().wait()
+
+    start, body = asyncio.run(pass_through(says_nothing, Queue(1, 0), request_timeout=0.05))
+    assert start["status"] == 504
+    assert b"timeout_error" in body["body"]

@@ -117,6 +117,34 @@ def test_a_body_that_does_not_come_is_408(serve) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 408")
 
 
+def begin(connection: socket.socket, body: str) -> None:
+    """Send the head of a request and the first part of its body."""
+    connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+    connection.sendall(f"Content-Length: 1024\r\n\r\n{body}".encode())
+
+
+def test_bodies_that_do_not_come_hold_no_place_and_few_bytes(serve) -> None:
+    with serve(max_batch=1, max_waiting=0, max_body_bytes=1024) as served:
+        ask = lambda: served.http.post("/v1/chat/completions", json=SHORT).status_code  # noqa: E731
+        with socket.create_connection(served.address) as small, socket.create_connection(served.address) as large:
+            begin(small, "{")
+            assert ask() == 200
+            begin(large, "{" * 1000)
+            until(lambda: ask() == 429)
+        until(lambda: ask() == 200)
+        until(lambda: 'neo_requests_total{outcome="cancelled"} 2.0' in served.http.get("/metrics").text)
+
+
+def test_an_engine_that_hangs_is_504_in_time(serve) -> None:
+    with serve(request_timeout=0.5) as served, slow_engine(served):
+        plain = served.http.post("/v1/chat/completions", json=SHORT)
+        assert (plain.status_code, plain.headers["x-should-retry"]) == (504, "false")
+        streamed = served.http.post("/v1/chat/completions", json=SHORT | {"stream": True})
+        assert '"timeout_error"' in streamed.text
+        assert streamed.text.endswith("data: [DONE]\n\n")
+        assert served.http.get("/health").status_code == 200
+
+
 def leave(served: Served, body: dict, after: Callable[[], object]) -> None:
     """Ask, and hang up when something has happened."""
     text = json.dumps(body)

@@ -17,6 +17,7 @@ from neo.version import __version__
 
 CHAT = {"model": "neo-demo", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
 TEXT = {"model": "neo-demo", "prompt": "The circle is", "max_tokens": 4}
+TALL = {"type": "text", "text": "Hi", "size": 3}
 
 
 def test_models(client: OpenAI, demo: ChatModel) -> None:

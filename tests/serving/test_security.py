@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import httpx2
 import openai
@@ -18,7 +19,7 @@ from PIL import Image
 from serving_tools import ROOT, Served, about, data_url, request_lines, served, until
 
 from neo.processing.tokenizer import SPECIAL_TOKENS
-from neo.serving import answering, run
+from neo.serving import admission, answering, run
 from neo.serving.admission import ApiKeys, RateLimit, read_keys
 from neo.serving.errors import ApiError
 from neo.serving.logs import JsonLines
@@ -233,6 +234,22 @@ def test_a_key_has_its_rate(serve) -> None:
         assert served.openai(OTHER_KEY).chat.completions.create(**CHAT).choices
         until_free = served.http.get("/v1/models", headers={"Authorization": f"Bearer {KEY}"})
         assert until_free.status_code == 200  # asking for facts costs nothing
+
+
+def test_several_answers_come_when_the_server_said_and_refusals_spend_nothing(serve, monkeypatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(admission, "time", SimpleNamespace(monotonic=lambda: now))
+    with serve(rate_limit=3) as served:
+        ask = lambda n: served.http.post("/v1/chat/completions", json=CHAT | {"n": n})  # noqa: E731
+        too_many = ask(4)
+        assert (too_many.status_code, too_many.json()["error"]["param"]) == (400, "n")
+        # That request has cost one, as any does that is wrong. Before a body is read one answer is asked for.
+        for statuses in ([429, 200], [429, 429, 200]):
+            for status in statuses:
+                response = ask(3)
+                assert response.status_code == status
+                now += int(response.headers.get("retry-after", 0))
+        assert now == 80
 
 
 @pytest.mark.parametrize(("proxies", "last"), [((), 429), (("127.0.0.1",), 400)], ids=["strangers", "a proxy"])

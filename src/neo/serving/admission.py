@@ -10,6 +10,7 @@ from neo.serving.errors import ApiError
 
 MOST_BUCKETS = 10_000
 """Askers whose rate is remembered."""
+BUSY = "the server is busy; try again later"
 
 
 def read_keys(file: str | Path) -> tuple[str, ...]:
@@ -84,6 +85,29 @@ class RateLimit:
             message = f"more than {self.per_minute} answers a minute"
             raise ApiError(429, message, code="rate_limit_exceeded", headers={"Retry-After": str(wait)})
 
+    def give_back(self, asker: str, answers: int) -> None:
+        """Uncount answers: the rest of their request was refused."""
+        if asker in self._buckets:
+            left, then = self._buckets[asker]
+            self._buckets[asker] = left + answers, then
+
+
+class Bytes:
+    """Of all bodies under way, a budget."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.held = most, 0
+
+    def hold(self, count: int) -> None:
+        """Count some more.
+
+        Raises:
+            ApiError: they would be too many.
+        """
+        if self.held + count > self.most:
+            raise ApiError(429, BUSY, code="queue_full", headers={"Retry-After": "1"})
+        self.held += count
+
 
 class Queue:
     """Places for answers, running and waiting; beyond them requests are refused."""
@@ -98,11 +122,18 @@ class Queue:
         Raises:
             ApiError: there are not so many left.
         """
+        self.check(answers)
+        self.taken += answers
+
+    def check(self, answers: int) -> None:
+        """Whether so many places are left.
+
+        Raises:
+            ApiError: they are not.
+        """
         if self.taken + answers > self.places:
             wait = min(60, math.ceil(self._seconds * self.taken / self.running))
-            message = "the server is busy; try again later"
-            raise ApiError(429, message, code="queue_full", headers={"Retry-After": str(wait)})
-        self.taken += answers
+            raise ApiError(429, BUSY, code="queue_full", headers={"Retry-After": str(wait)})
 
     def leave(self, answers: int, seconds: float | None = None) -> None:
         """Give places back, after so many seconds where they were answered."""

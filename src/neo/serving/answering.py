@@ -261,7 +261,12 @@ class Answering:
             if visit.closed:
                 raise self._gone(visit)
             if under_way:
-                await visit.news.wait()
+                try:
+                    async with asyncio.timeout(visit.seconds_left):
+                        await visit.news.wait()
+                except TimeoutError:  # the engine is in a long step, and would say so only behind it
+                    visit.outcome = "timeout"
+                    raise out_of_time() from None
                 visit.news.clear()
 
     async def wait(self, visit: Visit, generations: list[Generation]) -> None:
@@ -275,7 +280,8 @@ class Answering:
 
     def count(self, generations: list[Generation]) -> dict[str, int]:
         """Tokens of answers under way or there, for metrics and log."""
-        prompts = {id(one.request.prompt): one for one in generations}.values()
+        # Of several answers to a prompt the first: the others find in the cache what it has computed.
+        prompts = {id(one.request.prompt): one for one in reversed(generations)}.values()
         image = self.model.processor.ids.image if self.model else -1
         return {
             "prompt_tokens": sum(len(one.request.prompt.input_ids) for one in prompts),

@@ -7,14 +7,16 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from neo.serving import logs, playground
-from neo.serving.admission import ApiKeys, Queue, RateLimit
-from neo.serving.answering import Answering
+from neo.serving.admission import ApiKeys, Bytes, Queue, RateLimit
+from neo.serving.answering import Answering, out_of_time
 from neo.serving.errors import ApiError, ending, internal
 from neo.serving.visit import Visit
 
@@ -24,6 +26,8 @@ OPEN = ("/health", *playground.FILES)
 """Routes without a key."""
 ANSWERS = ("/v1/chat/completions", "/v1/completions", "/analyze", "/attention")
 """Routes that take a place in the queue and are counted."""
+BODY_SECONDS = 60
+"""How long a body may take to come, where the time of the request is not less."""
 LAST_SECONDS = 5
 """How long an answer that is out of time may take to say so."""
 DRAIN_SECONDS = 5
@@ -37,6 +41,7 @@ class Door:
         settings = answering.settings
         self.app, self.answering, self.queue, self.settings = app, answering, queue, settings
         self.keys, self.rate = ApiKeys(settings.api_keys), RateLimit(settings.rate_limit)
+        self.bytes = Bytes(queue.places * settings.max_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -45,15 +50,17 @@ class Door:
         headers = Headers(scope=scope)
         visit = Visit(logs.request_id(headers.get("x-request-id", "")), self.settings.request_timeout)
         scope.setdefault("state", {})["visit"] = visit
-        body = _Body(receive, visit, self.settings.max_body_bytes)
+        body = _Body(receive, visit, self.settings.max_body_bytes, partial(self._hold, visit))
         answer = _Answer(send, visit)
         self.answering.visits.add(visit)
         try:
             self._let_in(scope, headers, visit)
             async with asyncio.timeout(self.settings.request_timeout + LAST_SECONDS):
                 await self.app(scope, body.receive, answer.send)
-        except TimeoutError:  # whoever asked does not read the answer; its connection is closed
+        except TimeoutError:
             visit.outcome = "timeout"
+            if answer.status is None:  # else whoever asked does not read it; its connection is closed
+                await out_of_time().response()(scope, receive, answer.send)
         except ApiError as error:
             visit.facts |= error.facts()
             await body.drain()
@@ -71,6 +78,7 @@ class Door:
             self.answering.visits.discard(visit)
             body.forget()
             visit.close()
+            self.bytes.held -= visit.bytes
             self._see_off(scope, visit, answer)
 
     def _let_in(self, scope: Scope, headers: Headers, visit: Visit) -> None:
@@ -85,24 +93,40 @@ class Door:
         self.answering.ready()
         if int(headers.get("content-length") or 0) > self.settings.max_body_bytes:
             raise _too_large(self.settings.max_body_bytes)
-        visit.admit = lambda answers: self._admit(visit, asker or _address(scope), answers)
-        visit.admit(1)
+        visit.asker, visit.admit = asker or _address(scope), partial(self._admit, visit)
+        # The place itself is taken when the body has come: whoever sends slowly keeps none from others.
+        with self._counting(visit):
+            self.queue.check(1)
+            self.rate.spend(visit.asker, 1)
+            visit.counted = 1
 
-    def _admit(self, visit: Visit, asker: str, answers: int) -> None:
+    def _hold(self, visit: Visit, count: int) -> None:
+        """Count more bytes of a body."""
+        with self._counting(visit):
+            self.bytes.hold(count)
+            visit.bytes += count
+
+    def _admit(self, visit: Visit, answers: int) -> None:
         """Count so many answers for a request, in all."""
-        if answers > self.queue.places:
-            message = f"{answers} answers are more than this server takes at once ({self.queue.places})"
-            raise ApiError(400, message, param="n")
-        more = answers - visit.answers
-        if not more:
-            return
+        for most, per in ((self.queue.places, "at once"), (self.rate.per_minute or answers, "in a minute")):
+            if answers > most:
+                message = f"{answers} answers are more than this server gives {per} ({most})"
+                raise ApiError(400, message, param="n")
+        with self._counting(visit):
+            self.queue.enter(answers - visit.answers)
+            visit.answers = answers
+            self.rate.spend(visit.asker, answers - visit.counted)
+            visit.counted = answers
+
+    @contextlib.contextmanager
+    def _counting(self, visit: Visit) -> Iterator[None]:
+        """What is refused as too much spends no rate, or it could be asked again and again in vain."""
         try:
-            self.queue.enter(more)
-            visit.answers += more
-            self.rate.spend(asker, more)
+            yield
         except ApiError as error:
-            if error.status_code == 429:
-                self.answering.metrics.rejections.labels(error.code).inc()
+            self.answering.metrics.rejections.labels(error.code).inc()
+            self.rate.give_back(visit.asker, visit.counted)
+            visit.counted = 0
             raise
 
     def _see_off(self, scope: Scope, visit: Visit, answer: "_Answer") -> None:
@@ -144,24 +168,30 @@ class Door:
 class _Body:
     """The asker's side: what it sends, within size and time, and afterwards whether it is still there."""
 
-    def __init__(self, receive: Receive, visit: Visit, most_bytes: int) -> None:
-        self._receive, self._visit, self._most = receive, visit, most_bytes
-        self._bytes, self._complete = 0, False
+    def __init__(self, receive: Receive, visit: Visit, most_bytes: int, hold: Callable[[int], None]) -> None:
+        self._receive, self._visit, self._most, self._hold = receive, visit, most_bytes, hold
+        self._complete = False
         self._watch: asyncio.Task[None] | None = None
 
     async def receive(self) -> Message:
         if self._complete:
             return await self._receive()
+        left = self._visit.began + BODY_SECONDS - time.monotonic()
         try:
-            async with asyncio.timeout(self._visit.seconds_left):
+            async with asyncio.timeout(min(left, self._visit.seconds_left)):
                 message = await self._receive()
         except TimeoutError:
             raise ApiError(408, "the body of the request did not come in time", code="body_timeout") from None
-        self._bytes += len(message.get("body", b""))
         self._complete = not message.get("more_body", False)
-        if self._bytes > self._most:
+        if message["type"] == "http.disconnect":
+            self._visit.outcome = "cancelled"
+            self._visit.close()
+            return message
+        self._hold(len(message.get("body", b"")))
+        if self._visit.bytes > self._most:
             raise _too_large(self._most)
         if self._complete:
+            self._visit.admit(1)
             self._watch = asyncio.create_task(self._until_gone())
         return message
 

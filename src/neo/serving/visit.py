@@ -17,6 +17,10 @@ class Visit:
         self._deadline = self.began + seconds
         self.answers = 0
         """Places in the queue that it holds."""
+        self.asker, self.counted = "", 0
+        """Whose rate it spends, and how many answers of it."""
+        self.bytes = 0
+        """Of its body, that have come."""
         self.admit: Callable[[int], None] = lambda answers: None
         """Asks for places for so many answers in all; raises ApiError where there are none."""
         self.generations: list[Generation] = []
