@@ -46,16 +46,21 @@ class Messages:
             raise message
         return message
 
+    def __aiter__(self) -> "Messages":
+        return self
+
     def cancel(self) -> None:
         self.cancelled = True
 
 
 class Handle:
-    """In place of a deployment's: the replicas asked, one after the other, and what all of them tell of metrics."""
+    """In place of a deployment's: the replicas asked, one after the other, and what all of them tell at once."""
 
     def __init__(self, name: str, *asked: Messages) -> None:
         self.deployment_name, self.asked = name, list(asked)
         self.told: list[object] | Exception = []
+        self.called: list[str] = []
+        """Methods of all of them."""
 
     def options(self, **_: object) -> "Handle":
         return self
@@ -64,7 +69,7 @@ class Handle:
         return self.asked.pop(0)
 
     def broadcast(self, method: str) -> "Handle":
-        assert method == "metrics"
+        self.called.append(method)
         return self
 
     async def results_async(self, **_: object) -> list[object]:
@@ -88,7 +93,12 @@ def make_front(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 
 def ask(front: Any, *pieces: bytes, path: str = "/v1/chat/completions", key: str = KEY) -> Response:
-    """A request with a body that comes in pieces; where there is none, it never comes."""
+    """What is answered to a request."""
+    return asyncio.run(front(request(*pieces, path=path, key=key)))
+
+
+def request(*pieces: bytes, path: str = "/v1/chat/completions", key: str = KEY) -> Request:
+    """One with a body that comes in pieces; where there is none, it never comes."""
     waiting = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
     if waiting:
         waiting[-1]["more_body"] = False
@@ -99,7 +109,7 @@ def ask(front: Any, *pieces: bytes, path: str = "/v1/chat/completions", key: str
     headers = [(b"authorization", f"Bearer {key}".encode())]
     method = "GET" if path == "/metrics" else "POST"
     scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": headers}
-    return asyncio.run(front(Request({**scope, "client": ("10.0.0.1", 1)}, receive)))
+    return Request({**scope, "client": ("10.0.0.1", 1)}, receive)
 
 
 def error_of(response: Response) -> dict:
@@ -196,6 +206,33 @@ def test_metrics_where_a_replica_is_slow_are_those_of_before(make_front: Callabl
     front.replicas.told = NONE
     without = ask(front, path="/metrics")
     assert (without.status_code, b"neo_x" in without.body, b"neo_requests" in without.body) == (200, False, True)
+
+
+@pytest.mark.parametrize("seconds", [60, 0], ids=["in time", "too late"])
+def test_at_the_end_nothing_new_is_taken_and_what_runs_is_finished(
+    make_front: Callable, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    monkeypatch.setattr(ray_app, "FINISH_SECONDS", seconds)
+    monkeypatch.setattr(ray_app, "LAST_SECONDS", 0)
+
+    async def end() -> tuple[list[bytes], Response, bool]:
+        messages = Messages(START, {**BODY, "more_body": True})
+        front = make_front(messages)
+        stream = (await front(request(b"{}"))).body_iterator
+        said = [await anext(stream)]
+        ending = asyncio.create_task(front.end())
+        while not front.ending:
+            await asyncio.sleep(0)
+        refused = await front(request(b"{}"))
+        if seconds:
+            messages.left += [BODY, StopAsyncIteration()]
+            said += [one async for one in stream]
+        await ending
+        return said, refused, "break_off" in front.replicas.called
+
+    said, refused, broken_off = asyncio.run(end())
+    assert (refused.status_code, error_of(refused)["code"]) == (503, "ending")
+    assert (said, broken_off) == ([b"said"] * (2 if seconds else 1), not seconds)
 
 
 def test_a_replica_ends_with_its_engine(

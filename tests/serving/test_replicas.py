@@ -10,14 +10,17 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx2
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from ray import serve
 from serving_tools import about, data_url, until
 from tiny_checkpoint import make_checkpoint
 
+from neo.serving import replicas
 from neo.serving.metrics_text import merged
 from neo.serving.ray_app import Front, application, beginning, build
 from neo.serving.settings import Settings
@@ -219,6 +222,24 @@ def _running(http: httpx2.Client, replica: str) -> int:
     """Answers under way."""
     line = re.search(rf'^neo_requests_running{{replica="{replica}"}} (.+)$', http.get("/metrics").text, re.MULTILINE)
     return int(float(line[1])) if line else -1
+
+
+def test_it_ends_with_an_error_where_ray_has_died(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    alive, shut_down = iter([True, False]), []
+    here = SimpleNamespace(get_node_id=lambda: "here")
+    nodes = lambda: [{"NodeID": "here", "Alive": next(alive)}, {"NodeID": "there", "Alive": True}]  # noqa: E731
+    monkeypatch.setattr(replicas, "start_ray", lambda _: None)
+    monkeypatch.setattr(replicas, "signal", SimpleNamespace(SIGINT=2, SIGTERM=15, signal=lambda *_: None))
+    monkeypatch.setattr(replicas, "ray", SimpleNamespace(nodes=nodes, get_runtime_context=lambda: here))
+    monkeypatch.setattr(replicas, "LOOK_SECONDS", 0)
+    for name in ("start", "run"):
+        monkeypatch.setattr(serve, name, lambda *_, **__: None)
+    monkeypatch.setattr(serve, "shutdown", lambda: shut_down.append(True))
+    assert replicas.run_replicas(lambda: None, Settings(), "127.0.0.1", 0, 1, 2, "cpu") == 1
+    assert shut_down
+    assert caplog.records[-1].message == "Ray has died; the server ends"
 
 
 def body(**request: object) -> bytes:

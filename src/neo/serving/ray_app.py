@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from starlette.requests import ClientDisconnect
 
 from neo.serving import logs
 from neo.serving.admission import ApiKeys, read_keys
-from neo.serving.errors import ApiError, internal, unavailable
+from neo.serving.errors import ApiError, ending, internal, unavailable
 from neo.serving.metrics_text import merged
 from neo.serving.settings import Settings
 from neo.suggestion import suggestion
@@ -50,6 +50,8 @@ OTHER_SECONDS = 10
 """How long a request that asks for no answer waits for a replica, such as one for /health."""
 LAST_SECONDS = 5
 """How long a replica may take to say that a request is out of time."""
+LOOK_SECONDS = 0.1
+"""How often a front that is to end looks whether it is done."""
 METRICS_SECONDS = 5
 """How long replicas may take to tell their metrics."""
 OUTCOMES = {429: "rejected", 499: "cancelled", 500: "error", 503: "unavailable", 504: "timeout"}
@@ -111,6 +113,10 @@ class Replica:
         """Its name and its metrics, for Prometheus."""
         return self.name, self.answering.metrics.text().decode()
 
+    def break_off(self) -> None:
+        """Tell whoever still waits that the server is ending."""
+        self.answering.break_off()
+
     def check_health(self) -> None:
         """Called by Ray."""
         self._end_with_engine()
@@ -138,6 +144,9 @@ class Front:
         context = serve.get_replica_context()
         self.name = context.replica_id.unique_id
         self.fronts = serve.get_deployment_handle(context.deployment, context.app_name)
+        self.under_way = 0
+        """Requests that a replica has not answered in full."""
+        self.ending = False
         self.held = 0
         """Bytes of all bodies that it has."""
         self.told: dict[str, dict[str, str]] = {}
@@ -149,10 +158,13 @@ class Front:
             if request.url.path == "/metrics":
                 self.keys.name(request.headers.get("authorization", ""))
                 return await self._metrics()
+            if self.ending:
+                raise ending()
             if request.method == "POST":  # before its body is read; a replica looks at all of it again
                 self.keys.name(request.headers.get("authorization", ""))
             async with self._body(request) as body:
-                return await self._answered(request, body, began)
+                with self._counted():
+                    return await self._answered(request, body, began)
         except ApiError as refusal:
             error = refusal
         except Exception:
@@ -213,8 +225,45 @@ class Front:
             headers.pop("x-request-id", None)  # Ray adds it again
             if not first.get("more_body"):
                 return Response(first.get("body", b""), start["status"], headers)
-            return StreamingResponse(_rest(messages, first), start["status"], headers)
+            return StreamingResponse(self._rest(messages, first), start["status"], headers)
         raise unavailable("no replica could answer; ask again later")
+
+    async def _rest(self, messages: Any, first: dict[str, Any]) -> AsyncIterator[bytes]:
+        """The pieces of a body; the last is an error where its replica dies."""
+        with self._counted():
+            try:
+                yield first["body"]
+                async for message in messages:
+                    yield message.get("body", b"")
+            except LOST:
+                error = unavailable("the server has lost this answer; ask again")
+                yield f"data: {json.dumps(error.body())}\n\ndata: [DONE]\n\n".encode()
+            finally:
+                messages.cancel()
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+
+    async def end(self) -> None:
+        """Take nothing new and finish what is under way; what is not finished in time is broken off with a word."""
+        self.ending = True
+        if not await self._at_rest(FINISH_SECONDS - LAST_SECONDS):
+            with contextlib.suppress(TimeoutError, DeploymentUnavailableError):
+                told = self.replicas.broadcast("break_off")
+                await told.results_async(timeout_s=LAST_SECONDS, return_exceptions=True)
+            await self._at_rest(LAST_SECONDS)
+
+    async def _at_rest(self, seconds: float) -> bool:
+        """Whether nothing is under way any more, after so long at the most."""
+        deadline = time.monotonic() + seconds
+        while self.under_way and time.monotonic() < deadline:
+            await asyncio.sleep(LOOK_SECONDS)
+        return not self.under_way
 
     def metrics(self) -> tuple[str, str]:
         """Its name and its metrics, for Prometheus."""
@@ -284,19 +333,6 @@ def _too_large(most: int) -> ApiError:
 def _busy() -> ApiError:
     message, headers = "the server is busy; try again later", {"Retry-After": "1"}
     return ApiError(429, message, code="queue_full", headers=headers)
-
-
-async def _rest(messages: Any, first: dict[str, Any]) -> AsyncIterator[bytes]:
-    """The pieces of a body; the last is an error where its replica dies."""
-    try:
-        yield first["body"]
-        async for message in messages:
-            yield message.get("body", b"")
-    except LOST:
-        error = unavailable("the server has lost this answer; ask again")
-        yield f"data: {json.dumps(error.body())}\n\ndata: [DONE]\n\n".encode()
-    finally:
-        messages.cancel()
 
 
 def beginning(body: bytes | bytearray) -> str:
