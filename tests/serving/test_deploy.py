@@ -25,7 +25,8 @@ PROMETHEUS = yaml.safe_load((DEPLOY / "prometheus.yml").read_text(encoding="utf-
 ALERTS = yaml.safe_load((DEPLOY / "alerts.yml").read_text(encoding="utf-8"))["groups"]
 DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboards" / "neo.json").read_text(encoding="utf-8"))
 MODAL = (DEPLOY / "modal_app.py").read_text(encoding="utf-8")
-PROMQL = {"sum", "avg", "by", "or", "rate", "changes", "histogram_quantile", "label_values"}
+PROMQL = {"sum", "avg", "count", "by", "or", "unless", "rate", "changes", "count_over_time"}
+PROMQL |= {"histogram_quantile", "label_values"}
 """Words of queries that are no metrics."""
 
 
@@ -43,7 +44,7 @@ def queries() -> Iterator[str]:
 
 
 def metrics_in(query: str) -> set[str]:
-    bare = re.sub(r"\{.*?\}|\[.*?\]|by \(.*?\)|, instance\)", " ", query)
+    bare = re.sub(r"\{.*?\}|\[.*?\]|(by|on) \(.*?\)|, instance\)", " ", query)
     return set(re.findall(r"[a-zA-Z_:][\w:]*", bare)) - PROMQL
 
 
@@ -115,14 +116,28 @@ def test_the_image_serves_without_being_root_and_tells_its_health() -> None:
     assert json.loads(last["ENTRYPOINT"]) == ["neo"]
     assert parse(json.loads(last["CMD"])).command == "serve"
     assert "http://127.0.0.1:8000/health" in DOCKERFILE.split("HEALTHCHECK")[1]
-    stages = re.findall(r"^FROM \S+ AS (\w+)", DOCKERFILE, re.MULTILINE)
-    assert {"cpu", "cuda"} <= set(stages)
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda", ""], ids=["cpu", "cuda", "the last"])
+def test_each_target_has_the_package_and_starts_it(target: str) -> None:
+    stages: dict[str, tuple[str, str]] = {}
+    for text in re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]:
+        base, _, name = text.partition("\n")[0].partition(" AS ")
+        stages[name] = base, text
+    written, name = "", target
+    while name in stages:  # of what it consists of, and of what is copied into it
+        name, text = stages[name][0].replace("${DEVICE}", "cuda"), stages[name][1]
+        written = "".join(stages[other][1] for other in re.findall(r"--from=(\S+)", text)) + text + written
+    assert name == "python:3.11-slim"
+    assert "'.[serve]'" in written
+    assert ("/whl/cpu" in written) == (target == "cpu")
+    assert {"USER", "HEALTHCHECK", "ENTRYPOINT", "CMD"} <= set(re.findall(r"^([A-Z]+) ", written, re.MULTILINE))
 
 
 def test_what_the_image_copies_is_let_in() -> None:
     let_in = re.findall(r"^!(.+)$", (DEPLOY / "Dockerfile.dockerignore").read_text(), re.MULTILINE)
-    copied = [word for line in re.findall(r"^COPY ([^-].*)", DOCKERFILE, re.MULTILINE) for word in line.split()[:-1]]
-    assert sorted(copied) == sorted(let_in)
+    copied = {word for line in re.findall(r"^COPY ([^-].*)", DOCKERFILE, re.MULTILINE) for word in line.split()[:-1]}
+    assert copied == set(let_in)
     assert all((ROOT / name).exists() for name in copied)
 
 
@@ -137,7 +152,9 @@ def test_compose_serves_and_watches() -> None:
     assert parse(services["server"]["command"]).command == "serve"
     [device] = services["server"]["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
-    assert (DEPLOY / services["server"]["build"]["context"]).resolve() == ROOT
+    build = services["server"]["build"]
+    assert (DEPLOY / build["context"]).resolve() == ROOT
+    assert f" AS {build['target']}\n" in DOCKERFILE
     ports = [port for service in services.values() for port in service["ports"]]
     assert all(port.startswith("127.0.0.1:") for port in ports)
     mounted = [volume.split(":")[0] for service in services.values() for volume in service["volumes"]]
