@@ -2,6 +2,7 @@
 
 import base64
 import io
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -150,6 +151,22 @@ def test_float_pictures_are_scaled_by_the_range_that_holds_them(values, expected
     image = Image.fromarray(np.array([values], dtype=np.float32))
     assert image.mode == "F"
     assert np.asarray(load_image(image))[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_a_large_picture_is_scaled_in_little_memory(kind, monkeypatch):
+    rng = np.random.default_rng(0)
+    values = (rng.random((700, 900)) * (1.5 if kind == np.float32 else 65535)).astype(kind)
+    white = 255 if kind == np.float32 else 65535
+    expected = np.rint(values.astype(np.float64) * (255.0 / white)).astype(np.uint8)
+    image = Image.fromarray(values)
+    monkeypatch.setattr("neo.processing.picture._AT_ONCE", 5000)
+    tracemalloc.start()
+    opened = load_image(image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(np.asarray(opened)[:, :, 0], expected)
+    assert peak < 16 * values.size  # two copies in float64
 
 
 def test_alpha_rule():

@@ -118,7 +118,15 @@ def test_a_picture_that_is_something_else_besides_is_refused(kind: str, other: b
     assert (error.status_code, error.kind) == (415, "polyglot")
 
 
-@pytest.mark.parametrize("data", [b"GIF89a/*", b"GIF89a=1", b"BM/*..", b"\xff\xd8\xff\xe0/*"])
+@pytest.mark.parametrize("width", [61, 317, 573, 1085, 4157])
+def test_a_gif_may_have_any_width(width: int) -> None:
+    [picture] = open_all([file_of("GIF", Image.new("RGB", (width, 200), "red"))], MOST)
+    assert picture.size == (width, 200)
+
+
+@pytest.mark.parametrize(
+    "data", [b"GIF89a/*", b"GIF89a=1", b"GIF89a=\n\t'", b"GIF87a= 0", b"BM/*..", b"BM=1", b"\xff\xd8\xff\xe0/*"]
+)
 def test_a_picture_that_is_a_script_is_refused(data: bytes) -> None:
     assert refused(data + FILES["GIF"]).kind == "polyglot"
 

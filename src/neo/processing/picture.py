@@ -29,6 +29,9 @@ MAX_SOURCE_PIXELS = 178_956_970
 MAX_SOURCE_BYTES = 1 << 29
 """Most bytes of a picture's file: 512 MiB too, checked before it is read."""
 
+_AT_ONCE = 1 << 20
+"""Values that are scaled at the same time."""
+
 _ADDRESSES = ("data:", "http://", "https://")
 
 MAX_ASPECT_RATIO = 200
@@ -271,9 +274,9 @@ class _NotFinite(ValueError):
 
 def _to_8_bit(image: Image.Image) -> np.ndarray:
     """Modes I;16 (and its byte orders), I and F to uint8 (H, W); the ranges are those of `load_image`."""
+    values = np.asarray(image)
     if image.mode.startswith("I;"):
-        return _scale(np.asarray(image, dtype=np.float64), 0.0, 65535.0)
-    values = np.asarray(image, dtype=np.float64)
+        return _scale(values, 0.0, 65535.0)
     if not np.isfinite(values).all():
         raise _NotFinite("the picture holds values that are not finite numbers.")
     low, high = float(values.min()), float(values.max())
@@ -284,7 +287,13 @@ def _to_8_bit(image: Image.Image) -> np.ndarray:
 
 
 def _scale(values: np.ndarray, black: float, white: float) -> np.ndarray:
-    return np.rint((values - black) * (255.0 / max(white - black, 1e-12))).astype(np.uint8)
+    """Black to 0 and white to 255; in float64, some rows at a time, since that takes several times 8 bytes a value."""
+    scaled = np.empty(values.shape, np.uint8)
+    rows = max(1, _AT_ONCE // max(1, values[0].size))
+    for start in range(0, len(values), rows):
+        part = values[start : start + rows].astype(np.float64)
+        scaled[start : start + rows] = np.rint((part - black) * (255.0 / max(white - black, 1e-12)))
+    return scaled
 
 
 def _from_array(array: np.ndarray, name: str) -> Image.Image:
@@ -300,7 +309,7 @@ def _from_array(array: np.ndarray, name: str) -> Image.Image:
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     elif array.dtype == np.uint16:
-        array = _scale(array.astype(np.float64), 0.0, 65535.0)
+        array = _scale(array, 0.0, 65535.0)
     elif np.issubdtype(array.dtype, np.floating):
         low, high = float(array.min()), float(array.max())
         if not (low >= 0.0 and high <= 1.0):  # also true of NaN
@@ -308,7 +317,7 @@ def _from_array(array: np.ndarray, name: str) -> Image.Image:
                 f"{name}: a float array picture must lie in [0, 1], this one spans [{low:g}, {high:g}]; "
                 "give uint8 for values up to 255."
             )
-        array = _scale(array.astype(np.float64), 0.0, 1.0)
+        array = _scale(array, 0.0, 1.0)
     elif array.dtype != np.uint8:
         raise ValueError(f"{name}: an array picture must be uint8, uint16, bool or float, not {array.dtype}.")
     return Image.fromarray(np.ascontiguousarray(array))
