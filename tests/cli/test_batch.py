@@ -1,5 +1,6 @@
 """`neo batch` at the command line."""
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,45 @@ def test_pictures_to_parquet(run: Callable, tiny_checkpoint: Path, pictures: Pat
     assert [row["source"] for row in rows] == [str(pictures / f"{color}.png") for color in ("blue", "green", "red")]
     answers = [run("ask", row["source"], "What?", "--model", tiny_checkpoint, *SHORT) for row in rows[:1]]
     assert answers == [f"{rows[0]['answer']}\n"]
+
+
+def test_records_of_parquet_are_answered_as_those_of_jsonl(
+    run: Callable, tiny_checkpoint: Path, pictures: Path, tmp_path: Path
+) -> None:
+    asked = [{"image": f"{color}.png", "question": f"Is it {color}?"} for color in ("red", "blue")]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(asked), pictures / "in.parquet")
+    (pictures / "in.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
+    rows = {}
+    for kind in ("parquet", "jsonl"):
+        output = tmp_path / f"{kind}.jsonl"
+        words = ["--data", pictures / f"in.{kind}", "--output", output, "--model", tiny_checkpoint, *SHORT]
+        assert run("batch", *words) == f"{output}: 2 records\n"
+        rows[kind] = [json.loads(line) for line in output.read_text().splitlines()]
+        assert all(row.pop("source").startswith(f"{pictures}/in.{kind}") for row in rows[kind])
+    assert all(row["answer"] for row in rows["parquet"])
+    assert rows["parquet"] == rows["jsonl"]
+
+
+def test_progress_is_told_on_stderr(
+    tiny_checkpoint: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    module = importlib.import_module("neo.cli.batch")
+    monkeypatch.setattr(module, "LINE_SECONDS", 0)
+    words = ["--data", pictures, "--question", "What?", "--model", tiny_checkpoint, *SHORT]
+    assert main([*map(str, ["batch", *words, "--output", tmp_path / "out.jsonl"])]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "records" in line]
+    assert [line.partition(",")[0] for line in lines] == [f"{number} of 3 records" for number in (1, 2, 3)]
+    assert all(line.endswith(" minutes left") for line in lines)
+    monkeypatch.setattr(module, "LINE_SECONDS", 30)
+    assert list(module._shown(iter("cd"), 2, 4)) == ["c", "d"]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(module, "LINE_SECONDS", 0)
+    assert list(module._shown(iter("cd"), 2, 4)) == ["c", "d"]
+    assert capsys.readouterr().err.startswith("3 of 4 records, ")  # those of before the interruption count
 
 
 def test_an_interrupted_run_goes_on(

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import neo
+from neo.cli import main
 from neo.data.questions import Questions
 from neo.inference.batch import Task, answer
 from neo.inference.batch_file import COLUMNS
@@ -128,5 +129,10 @@ def test_workers_on_ray_give_the_same_rows_also_where_one_dies(
     try:
         assert list(answer_on_ray(load, task, range(1, 12), workers=2, max_batch=1, device="cpu")) == rows[1:]
         assert records.with_name("died").exists()
+        output = records.with_name("out.jsonl")
+        words = ["batch", "--data", str(records), "--output", str(output), "--model", str(tiny_checkpoint)]
+        words += ["--device", "cpu", "--max-new-tokens", str(TOKENS), "--workers", "2", "--max-batch", "1"]
+        assert main(words) == 1  # some records cannot be answered
+        assert [json.loads(line) for line in output.read_text().splitlines()] == rows
     finally:
         ray.shutdown()
