@@ -8,14 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx2
 import pytest
 import trustme
+from serving_tools import ROOT, data_url
 
 from neo.serving import fetch
-from neo.serving.fetch import Fetcher, is_public, public_address
+from neo.serving.fetch import Allowance, Fetcher, is_public, public_address
 from neo.serving.media import MediaError
 
 FILE = b"\x89PNG" + b"x" * 5000
+STARS = (ROOT / "examples" / "images" / "stars.png").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -23,7 +26,7 @@ FILE = b"\x89PNG" + b"x" * 5000
     ["127.0.0.1", "127.9.9.9", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
      "224.0.0.1", "255.255.255.255", "192.0.2.1", "198.18.0.1", "::1", "::", "fe80::1%eth0", "fc00::1", "fd00:ec2::254",
      "fec0::1", "ff02::1", "::ffff:10.0.0.1", "::ffff:8.8.8.8", "2002:7f00:1::", "64:ff9b::7f00:1", "2001:0:1::1",
-     "2001:db8::1"],
+     "2001:db8::1", "::10.0.0.1", "::7f00:1", "64:ff9b:1::a00:1"],
 )  # fmt: skip
 def test_addresses_that_are_not_public(address: str) -> None:
     assert not is_public(address)
@@ -68,16 +71,29 @@ def test_a_host_with_one_address_inside_is_refused(monkeypatch: pytest.MonkeyPat
 )
 def test_addresses_that_are_never_fetched(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: pytest.fail("looked up"))
-    fetcher = Fetcher(("pictures.example",), most_bytes=10, seconds=1)
+    fetcher = Fetcher(("pictures.example",), seconds=1)
     with pytest.raises(MediaError) as error:
-        asyncio.run(fetcher.fetch(url, "picture 1"))
+        asyncio.run(fetcher.fetch(url, "picture 1", Allowance(10)))
     assert error.value.status_code == 400
     assert "example" not in error.value.detail
 
 
 def test_nothing_is_fetched_where_no_host_was_named() -> None:
     with pytest.raises(MediaError, match="only data: addresses"):
-        Fetcher((), most_bytes=10, seconds=1).check("https://pictures.example/a.png", "picture 1")
+        Fetcher((), seconds=1).check("https://pictures.example/a.png", "picture 1")
+
+
+hung_up = threading.Event()
+"""Whoever was sent byte after byte did not stay to the end."""
+
+
+def drip(send: Callable[[bytes], object]) -> None:
+    try:
+        for _ in range(600):
+            send(b"x")
+            time.sleep(0.05)
+    except OSError:
+        hung_up.set()
 
 
 class Pictures(BaseHTTPRequestHandler):
@@ -93,13 +109,16 @@ class Pictures(BaseHTTPRequestHandler):
             self.send_header("Location", where[self.path])
             self.end_headers()
             return
+        if self.path == "/head":
+            drip(self.wfile.write)
+            return
         self.send_response(404 if self.path == "/none" else 200)
         self.end_headers()
         if self.path == "/slow":
             for _ in range(100):
                 self.wfile.write(b"x")
                 time.sleep(0.05)
-        self.wfile.write(FILE if self.path != "/large" else FILE * 100)
+        self.wfile.write({"/large": FILE * 100, "/stars.png": STARS}.get(self.path, FILE))
 
     def log_message(self, *_: object) -> None:
         pass
@@ -133,7 +152,7 @@ def fetcher(port: int, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(fetch, "_look_up", lambda host: [names[host]])
 
     def fetcher(**options: int) -> Fetcher:
-        made = Fetcher(tuple(names), **{"most_bytes": 100_000, "seconds": 5, **options})
+        made = Fetcher(tuple(names), **{"seconds": 5, **options})
         authority.configure_trust(made.tls)
         return made
 
@@ -141,7 +160,7 @@ def fetcher(port: int, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -
 
 
 def get(fetcher: Fetcher, path: str, host: str = "pictures.example") -> bytes:
-    return asyncio.run(fetcher.fetch(f"https://{host}{path}", "picture 1"))
+    return asyncio.run(fetcher.fetch(f"https://{host}{path}", "picture 1", Allowance(100_000)))
 
 
 def test_a_picture_is_fetched(fetcher: Callable[..., Fetcher]) -> None:
@@ -191,3 +210,74 @@ def test_limits_of_bytes_and_time(fetcher: Callable[..., Fetcher]) -> None:
     for path, seconds in (("/slow", 0.3), ("/none", 5)):
         with pytest.raises(MediaError, match="cannot be fetched"):
             get(fetcher(seconds=seconds), path)
+
+
+def test_a_head_that_comes_byte_by_byte_is_broken_off(fetcher: Callable[..., Fetcher]) -> None:
+    hung_up.clear()
+    with pytest.raises(MediaError, match="cannot be fetched"):
+        fetcher(seconds=0.3)._fetch("https://pictures.example/head", "picture 1", Allowance(100_000))
+    assert hung_up.wait(10)
+
+
+def test_a_handshake_that_comes_byte_by_byte_is_broken_off(fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    def talk() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.sendall(b"\x16\x03\x03\x40\x00")  # a record of 16 KiB
+            drip(connection.sendall)
+
+    hung_up.clear()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setattr(fetch, "PORT", listening.getsockname()[1])
+        talking = threading.Thread(target=talk)
+        talking.start()
+        with pytest.raises(MediaError, match="cannot be fetched"):
+            fetcher(seconds=0.3)._fetch("https://pictures.example/", "picture 1", Allowance(100_000))
+        talking.join()
+    assert hung_up.is_set()
+
+
+def test_a_name_that_is_looked_up_for_long_is_not_waited_for(fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = threading.Event()
+    monkeypatch.setattr(fetch, "_look_up", lambda host: found.wait() and [])
+
+    async def fetched() -> None:
+        try:
+            await fetcher(seconds=0.1).fetch("https://pictures.example/a.png", "picture 1", Allowance(100_000))
+        finally:
+            found.set()
+
+    with pytest.raises(MediaError, match="cannot be fetched"):
+        asyncio.run(fetched())
+
+
+def test_the_pictures_of_a_request_share_their_bytes(fetcher: Callable[..., Fetcher]) -> None:
+    made, allowance = fetcher(), Allowance(2 * len(FILE))
+    for _ in range(2):
+        assert made._fetch("https://pictures.example/a.png", "picture 1", allowance) == FILE
+    with pytest.raises(MediaError, match=r"with picture 3 .* more than 10008 bytes"):
+        made._fetch("https://pictures.example/a.png", "picture 3", allowance)
+
+
+def test_an_allowed_address_in_a_question(serve, fetcher, authority: trustme.CA) -> None:
+    with serve(media_domains=("pictures.example",), max_body_bytes=6000) as served:
+        authority.configure_trust(served.server.answering.fetcher.tls)
+
+        def ask(*urls: str) -> httpx2.Response:
+            content = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+            content.append({"type": "text", "text": "How many stars are there?"})
+            body = {"model": "neo-demo", "messages": [{"role": "user", "content": content}]}
+            return served.http.post("/v1/chat/completions", json=body)
+
+        fetched, given = ask("https://pictures.example/stars.png"), ask(data_url(STARS))
+        assert fetched.status_code == 200
+        assert fetched.json()["choices"] == given.json()["choices"]
+        for urls, status, code in (
+            (["https://pictures.example/none"], 422, "image_fetch"),
+            (["https://pictures.example/a.png"], 415, "image_format"),
+            (["https://inside.example/stars.png"], 400, "image_address"),
+            (["https://pictures.example/stars.png"] * 9, 413, "image_size"),  # of 711 bytes
+        ):
+            refused = ask(*urls)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (status, code)
+            assert "example" not in refused.text

@@ -19,7 +19,7 @@ from neo.inference.generation import Generation, Piece, Request, TooLong
 from neo.processing.processor import Encoded
 from neo.processing.tokenizer import PlainText
 from neo.serving.errors import ApiError, ending, internal, unavailable
-from neo.serving.fetch import Fetcher
+from neo.serving.fetch import Allowance, Fetcher
 from neo.serving.media import MediaError, from_data_url, open_all
 from neo.serving.metrics import Metrics
 from neo.serving.protocol import ChatRequest, CompletionRequest, ImagePart, Message
@@ -48,10 +48,7 @@ class Answering:
         self._broken_off = False
         self.created = int(time.time())
         self.fetcher = Fetcher(
-            settings.media_domains,
-            most_bytes=settings.max_body_bytes,
-            seconds=settings.media_timeout,
-            redirects=settings.media_redirects,
+            settings.media_domains, seconds=settings.media_timeout, redirects=settings.media_redirects
         )
         self._preparing = preparing_threads(settings.decoders)
 
@@ -147,7 +144,10 @@ class Answering:
         """
         with self._in_time(), self._counting():
             async with asyncio.timeout(visit.seconds_left):
-                fetched = await asyncio.gather(*(self._fetched(one, number) for number, one in enumerate(pictures, 1)))
+                allowance = Allowance(self.settings.max_body_bytes)
+                fetched = await asyncio.gather(
+                    *(self._fetched(one, number, allowance) for number, one in enumerate(pictures, 1))
+                )
 
                 def prepare() -> T:
                     files = [_file(one, number) for number, one in enumerate(fetched, 1)]
@@ -189,10 +189,10 @@ class Answering:
             message = f"the text has more than {self.settings.max_text} characters"
             raise ApiError(400, message, code="context_length_exceeded")
 
-    async def _fetched(self, picture: str | bytes, number: int) -> str | bytes:
+    async def _fetched(self, picture: str | bytes, number: int, allowance: Allowance) -> str | bytes:
         if isinstance(picture, bytes) or picture[:5].lower() == "data:":
             return picture
-        return await self.fetcher.fetch(picture, f"picture {number}")
+        return await self.fetcher.fetch(picture, f"picture {number}", allowance)
 
     def _prompt(self, text: str) -> Encoded:
         ids = torch.tensor(self.plain.ids(text))
