@@ -2,7 +2,11 @@
 
 import httpx2
 import pytest
+import torch
 from serving_tools import ROOT, Served, about, data_url
+
+from neo.inference.cache import OutOfMemory
+from neo.serving import attention
 
 IMAGES = ROOT / "examples" / "images"
 
@@ -60,3 +64,15 @@ def test_what_is_refused(common: Served, circle: str, change: dict, said: str) -
     answer = look(common, **asked)
     assert answer.status_code in (400, 404)
     assert said in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, OutOfMemory])
+def test_no_memory_is_503(common: Served, circle: str, monkeypatch: pytest.MonkeyPatch, error: type) -> None:
+    def full(*_: object) -> None:
+        raise error("tried to allocate 2 GiB on device 0")
+
+    monkeypatch.setattr(attention, "attention_to_pictures", full)
+    response = look(common, about(circle, "What color is the circle?"), "red", 0, 3)
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "no_memory")
+    assert "retry-after" in response.headers
+    assert "device" not in response.text

@@ -216,6 +216,9 @@ class Answering:
             return await asyncio.get_running_loop().run_in_executor(self._preparing, prepare)
         except TooLong as error:
             raise ApiError(400, str(error), code="context_length_exceeded", param=param) from None
+        except (OutOfMemory, torch.OutOfMemoryError, MemoryError):
+            visit.outcome = "error"
+            raise no_memory() from None
         except ValueError as error:  # sentences for users, see neo.inference
             raise ApiError(400, " ".join(str(error).split())[:500], code="invalid_value") from None
         except RuntimeError:
@@ -298,7 +301,7 @@ class Answering:
             raise self._gone(visit)
         if isinstance(generation.error, OutOfMemory):
             visit.outcome = "error"
-            raise unavailable("the server has no memory left for this; ask again later", "no_memory")
+            raise no_memory()
         if generation.finish_reason == "error":
             visit.outcome = "unavailable" if self.draining else "error"
             self.ready()  # the engine has died, or was closed
@@ -328,6 +331,10 @@ class _Listener:
             self._last = now
         with contextlib.suppress(RuntimeError):  # the loop has ended with the server
             self._loop.call_soon_threadsafe(self._news.set)
+
+
+def no_memory() -> ApiError:
+    return unavailable("the server has no memory left for this; ask again later", "no_memory")
 
 
 def out_of_time() -> ApiError:

@@ -14,7 +14,7 @@ from neo.serving import chat, playground, text
 from neo.serving.admission import Queue
 from neo.serving.answering import Answering
 from neo.serving.attention import look
-from neo.serving.door import Door
+from neo.serving.door import OPEN, Door
 from neo.serving.errors import ApiError, add_handlers, internal
 from neo.serving.protocol import (
     Analysis,
@@ -52,6 +52,13 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     504: {"model": ErrorResponse, "description": "The answer took too long."},
 }
 NO_KEY: dict[int | str, dict[str, Any]] = {401: {"model": ErrorResponse, "description": "A valid API key is needed."}}
+HEADERS = {
+    "x-request-id": "What the request is called in the log.",
+    "Retry-After": "Seconds until it makes sense to ask again.",
+    "WWW-Authenticate": "Bearer",
+}
+"""Of answers: the first of all, the others of some refusals."""
+HEADERS_OF = {"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
 STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
 
 
@@ -75,7 +82,25 @@ def create_app(answering: Answering, queue: Queue) -> FastAPI:
     _add_answers(app, answering)
     _add_facts(app, answering)
     playground.add_routes(app)
+    _complete(app.openapi(), bool(answering.settings.api_keys))  # FastAPI keeps what it has made
     return app
+
+
+def _complete(document: dict[str, Any], keys: bool) -> None:
+    """Say in the OpenAPI document what the door does."""
+    if keys:
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, route in document["paths"].items():
+        for operation in route.values():
+            if path in OPEN:
+                operation["responses"].pop("401", None)
+            elif keys:
+                operation["security"] = [{"key": []}]
+            for status, response in operation["responses"].items():
+                names = ["x-request-id", *([HEADERS_OF[status]] if status in HEADERS_OF else [])]
+                response["headers"] = {
+                    name: {"description": HEADERS[name], "schema": {"type": "string"}} for name in names
+                }
 
 
 def visit_of(request: Request) -> Visit:
