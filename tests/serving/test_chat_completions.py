@@ -12,6 +12,7 @@ from serving_tools import ROOT, Served, about, until
 
 from neo.inference.chat import ChatModel
 
+LONG = {"type": "string", "minLength": 3000}
 HOW_MANY = "How many stars are there?"
 
 
@@ -209,6 +210,32 @@ def test_a_stream_that_is_broken_off_ends_in_the_engine(common: Served) -> None:
     next(iter(stream))
     stream.close()
     until(common.at_rest)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_async_request_that_is_cancelled_ends_in_the_engine(common: Served, stream: bool) -> None:
+    messages: list = [{"role": "user", "content": "Count."}]
+    form: dict = {"type": "json_schema", "json_schema": {"name": "long", "schema": LONG}}
+
+    async def cancelled() -> None:
+        async with AsyncOpenAI(base_url=f"{common.url}/v1", api_key="none", max_retries=0) as client:
+            asking = asyncio.ensure_future(ask(client))
+            while not common.engine.running:
+                await asyncio.sleep(0.01)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            await asyncio.to_thread(until, common.at_rest)
+
+    async def ask(client: AsyncOpenAI) -> None:
+        asked: dict = {"model": "neo-demo", "messages": messages, "response_format": form, "max_tokens": 900}
+        answer = await client.chat.completions.create(**asked, temperature=2, stream=stream)
+        if stream:
+            async for _ in answer:
+                pass
+
+    until(common.at_rest)
+    asyncio.run(cancelled())
 
 
 def test_repeated_prompts_come_from_the_cache(client: OpenAI, stars: str) -> None:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import httpx2
 import openai
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from openai import OpenAI
 from PIL import Image
@@ -376,6 +376,7 @@ anything = st.recursive(
     max_leaves=6,
 )
 OPTIONS = "n stop seed stream stream_options logprobs top_logprobs response_format tools temperature top_p top_k user"
+TEXT_OPTIONS = "echo frequency_penalty logprobs max_tokens model n prompt seed stop stream suffix top_k user"
 FIELDS = sorted([*CHAT, *OPTIONS.split(), "max_completion_tokens"])
 parts = st.fixed_dictionaries(
     {"type": st.sampled_from(["text", "image_url", "x"])}, optional={"text": anything, "image_url": anything}
@@ -386,11 +387,31 @@ messages = st.lists(
 )
 
 
+numbers = st.sampled_from(["temperature", "top_p", "min_p", "repetition_penalty"])
+tiny = st.dictionaries(numbers, st.floats(0, 1) | st.sampled_from([1e-50, 1e-300, 5e-324, 1]), max_size=4)
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from(FIELDS), anything, max_size=4), messages | st.just(CHAT["messages"]))
 def test_any_json_is_answered_or_refused(common: Served, change: dict, messages: list) -> None:
-    body = json.dumps({**CHAT, "messages": messages, **change})
-    response = common.http.post("/v1/chat/completions", content=body, headers=JSON)
+    answered_or_refused(common, "/v1/chat/completions", {**CHAT, "messages": messages, **change})
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(st.sampled_from(TEXT_OPTIONS.split()), anything, max_size=3),
+    tiny,
+    st.text(max_size=20) | st.lists(st.text(max_size=8), max_size=3),
+)
+@example({}, {"temperature": 1, "top_p": 1e-50}, "The")
+@example({}, {"temperature": 1, "repetition_penalty": 1e-300}, "The")
+def test_any_json_is_gone_on_with_or_refused(common: Served, change: dict, numbers: dict, prompt: object) -> None:
+    body = {"model": "neo-demo", "prompt": prompt, "max_tokens": 4, **numbers, **change}
+    answered_or_refused(common, "/v1/completions", body)
+
+
+def answered_or_refused(served: Served, path: str, body: dict) -> None:
+    response = served.http.post(path, content=json.dumps(body), headers=JSON)
     assert response.status_code in (200, 400, 404, 413, 415, 422)
     if response.status_code != 200:
         assert set(response.json()) == {"error"}
