@@ -232,6 +232,14 @@ def test_a_form_that_is_too_much_work_is_refused(chat_model: ChatModel, monkeypa
     assert fresh.generate(text=TEXT, regex="[0-9]")
 
 
+def test_a_form_that_turns_out_to_be_too_much_work_is_refused(chat_model: ChatModel, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(constraint.FOLLOWING, "step_lexer_fuel", 50)
+    fresh = ChatModel(chat_model.model, chat_model.processor)
+    with pytest.raises(constraint.TooMuchWork, match="the form takes too much work to follow, ask for a"):
+        fresh.generate(text=TEXT, regex="(.|..){0,300}b(.|...){0,300}c")
+    assert fresh.generate(text=TEXT, regex="[0-9]")
+
+
 def test_without_the_extra_one_sentence_says_so(tiny_checkpoint: Path, chat_model: ChatModel, monkeypatch: Any):
     monkeypatch.setitem(sys.modules, "llguidance", None)
     alone = ChatModel(chat_model.model, chat_model.processor)

@@ -3,13 +3,14 @@
 import asyncio
 import json
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI, BadRequestError, OpenAI
 from pydantic import BaseModel
 from serving_tools import ROOT, Served, about, until
 
+from neo.inference import constraint
 from neo.inference.chat import ChatModel
 
 LONG = {"type": "string", "minLength": 3000}
@@ -161,6 +162,17 @@ def test_json_that_follows_a_schema(client: OpenAI, stars: str) -> None:
     answer = json.loads(done.choices[0].message.content or "")
     assert set(answer) == {"stars"}
     assert 0 <= answer["stars"] <= 20
+
+
+def test_a_schema_that_turns_out_to_be_too_much_work(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(constraint.FOLLOWING, "step_lexer_fuel", 50)
+    schema = {"type": "string", "pattern": "^(.|..){0,300}b(.|...){0,300}c$"}
+    form: Any = {"type": "json_schema", "json_schema": {"name": "hard", "schema": schema}}
+    with serve() as running, pytest.raises(BadRequestError, match="the form takes too much work to follow") as refused:
+        running.openai().chat.completions.create(
+            model="neo-demo", messages=[{"role": "user", "content": "Hello"}], response_format=form
+        )
+    assert refused.value.param == "response_format"
 
 
 def test_any_json_object(client: OpenAI, stars: str) -> None:

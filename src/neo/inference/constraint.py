@@ -48,6 +48,10 @@ class UnfinishedAnswer(ValueError):
         self.completion = completion
 
 
+class TooMuchWork(ValueError):
+    """A form turned out to be more work to follow than llguidance's limits allow."""
+
+
 class Grammars:
     """Makes what answers are held to, for one model."""
 
@@ -130,17 +134,25 @@ class _Followed:
 
     def mask(self, logits_V: Tensor) -> Tensor:
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        self._check()
         allowed_V = np.unpackbits(bits, count=len(self._words_V), bitorder="little").view(bool) & self._words_V
         if self._matcher.is_accepting():
             allowed_V[self._stop_ids] = True
         if not allowed_V.any():
-            raise RuntimeError(f"no token can go on with the answer: {_sentence(self._matcher.get_error())}")
+            raise RuntimeError("no token can go on with the answer")
         return logits_V.masked_fill(torch.from_numpy(~allowed_V).to(logits_V.device), float("-inf"))
 
     def accept(self, token: int) -> bool:
-        if not self._matcher.consume_token(token):
-            raise RuntimeError(f"token {token} cannot follow: {_sentence(self._matcher.get_error())}")
+        taken = self._matcher.consume_token(token)
+        self._check()
+        if not taken:
+            raise RuntimeError(f"token {token} cannot follow")
         return self._matcher.is_stopped()
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            error = _sentence(self._matcher.get_error())
+            raise TooMuchWork(f"the form takes too much work to follow, ask for a simpler one: {error}")
 
 
 def _schema(schema: Schema) -> str:

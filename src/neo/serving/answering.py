@@ -14,6 +14,7 @@ import torch
 from neo.inference.batch import preparing_threads
 from neo.inference.cache import OutOfMemory
 from neo.inference.chat import ChatModel
+from neo.inference.constraint import TooMuchWork
 from neo.inference.engine import Engine
 from neo.inference.generation import Generation, Piece, Request, TooLong
 from neo.processing.processor import Encoded
@@ -302,6 +303,9 @@ class Answering:
         if isinstance(generation.error, OutOfMemory):
             visit.outcome = "error"
             raise no_memory()
+        if isinstance(generation.error, TooMuchWork):
+            visit.outcome = "refused"
+            raise ApiError(400, str(generation.error), param="response_format")
         if generation.finish_reason == "error":
             visit.outcome = "unavailable" if self.draining else "error"
             self.ready()  # the engine has died, or was closed
