@@ -116,7 +116,7 @@ def test_more_than_the_cache_holds_is_refused(chat_model: ChatModel, monkeypatch
     per_token = cache_bytes_per_token(chat_model.model.config.text_config, torch.float32)
     monkeypatch.setattr("neo.inference.engine.CACHE_SHARE", 1.0)
     monkeypatch.setattr("neo.inference.engine.free_memory", lambda device: 1000 * per_token)
-    with pytest.raises(ValueError, match=r"batch_size=8 takes 8 x \d+ tokens of cache, but there is room for 1000"):
+    with pytest.raises(ValueError, match=r"batch_size=8 takes 8 x \d+ tokens of cache, but there is room for 896"):
         bench(chat_model, [8], image_size=0, new_tokens=2)
 
 

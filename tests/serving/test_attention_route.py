@@ -66,10 +66,10 @@ def test_what_is_refused(common: Served, circle: str, change: dict, said: str) -
     assert said in answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, OutOfMemory])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, OutOfMemory, RuntimeError])
 def test_no_memory_is_503(common: Served, circle: str, monkeypatch: pytest.MonkeyPatch, error: type) -> None:
     def full(*_: object) -> None:
-        raise error("tried to allocate 2 GiB on device 0")
+        raise error("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2 GiB on device 0")
 
     monkeypatch.setattr(attention, "attention_to_pictures", full)
     response = look(common, about(circle, "What color is the circle?"), "red", 0, 3)

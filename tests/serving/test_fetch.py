@@ -251,6 +251,33 @@ def test_a_name_that_is_looked_up_for_long_is_not_waited_for(fetcher, monkeypatc
         asyncio.run(fetched())
 
 
+def test_the_time_of_a_picture_begins_when_it_has_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One place, which a look-up that hangs keeps longer than the next picture may take."""
+    hangs = threading.Event()
+
+    def fetched(fetcher: Fetcher, url: str, *_: object) -> bytes:
+        if url.endswith("slow.png"):
+            hangs.wait()
+        return FILE
+
+    monkeypatch.setattr(Fetcher, "_fetch", fetched)
+    made = Fetcher(("pictures.example",), seconds=0.1, at_once=1)
+
+    async def both() -> bytes:
+        slow, quick = (
+            asyncio.create_task(made.fetch(f"https://pictures.example/{name}.png", "picture 1", Allowance(100_000)))
+            for name in ("slow", "quick")
+        )
+        with pytest.raises(MediaError, match="cannot be fetched"):
+            await slow
+        await asyncio.sleep(0.2)
+        assert not quick.done()
+        hangs.set()
+        return await quick
+
+    assert asyncio.run(both()) == FILE
+
+
 def test_the_pictures_of_a_request_share_their_bytes(fetcher: Callable[..., Fetcher]) -> None:
     made, allowance = fetcher(), Allowance(2 * len(FILE))
     for _ in range(2):

@@ -221,7 +221,7 @@ class CacheMemory:
             try:
                 return take()
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if not self.kept:
                     traceback.clear_frames(error.__traceback__)  # they hold what was had of it until then
@@ -284,7 +284,7 @@ def _longer(held_1KLD: Tensor, capacity: int, length: int) -> Tensor:
     return longer
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """Torch has a class of its own for it on a GPU, elsewhere only these words."""
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device had no memory left. Torch has a class of its own for it on a GPU, elsewhere only these words."""
     words = ("can't allocate memory", "out of memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(part in str(error) for part in words)

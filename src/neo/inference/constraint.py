@@ -150,9 +150,12 @@ class _Followed:
         return self._matcher.is_stopped()
 
     def _check(self) -> None:
-        if self._matcher.is_error():
-            error = _sentence(self._matcher.get_error())
+        if not self._matcher.is_error():
+            return
+        error = _sentence(self._matcher.get_error())
+        if "too many" in error or "limit" in error:  # llguidance has no other sign of it
             raise TooMuchWork(f"the form takes too much work to follow, ask for a simpler one: {error}")
+        raise RuntimeError(f"llguidance failed: {error}")
 
 
 def _schema(schema: Schema) -> str:

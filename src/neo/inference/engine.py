@@ -20,6 +20,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from typing import Self
 
 import torch
@@ -42,6 +43,8 @@ FEATURE_SHARE = 0.05
 """Of the cache's memory, what encoded pictures may take beside it."""
 MOST_ANSWERS = 128
 """Answers to one prompt at the most."""
+LOOK_AHEAD = 4
+"""Waiting requests that are looked at in a step, for each that can be answered at the same time."""
 WORTH_WAITING = 64
 """A request waits while another computes a beginning that both share, if it is longer than what is known by so many."""
 
@@ -231,11 +234,13 @@ class Engine:
 
     def _admit(self) -> None:
         """Let waiting requests join while there is room, in their order, but for those that gain by waiting."""
-        for sequence in list(self.waiting):
+        for sequence in list(islice(self.waiting, LOOK_AHEAD * self.max_batch)):
             if len(self.running) == self.max_batch:
                 return
             if self._soon_known(sequence):
-                continue
+                if self.memory.reuse:
+                    continue
+                return  # another answer to a running prompt, whose store is there only while that runs
             room = len(sequence.ids) + min(sequence.request.max_new_tokens, GROWTH)
             try:
                 twins = [one.store for one in self.running if one.layout is sequence.layout and one.store]

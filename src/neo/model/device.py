@@ -71,11 +71,11 @@ def _left_by_groups() -> list[int]:
         limit, usage, *cached = names
         group = root / path.lstrip("/")  # which a container may not see: its own is the root then
         for folder in (group, *group.parents):
-            if folder.is_relative_to(root) and (folder / usage).is_file():
-                most = (folder / limit).read_text().strip()
+            if not folder.is_relative_to(root) or not (folder / limit).is_file():
+                continue
+            if (most := (folder / limit).read_text().strip()) != "max":
                 table = _numbers(folder / "memory.stat")
-                if most != "max":
-                    left.append(int(most) - int((folder / usage).read_text()) + sum(table[name] for name in cached))
+                left.append(int(most) - int((folder / usage).read_text()) + sum(table.get(name, 0) for name in cached))
     return left
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from neo.inference.batch import preparing_threads
-from neo.inference.cache import OutOfMemory
+from neo.inference.cache import OutOfMemory, is_out_of_memory
 from neo.inference.chat import ChatModel
 from neo.inference.constraint import TooMuchWork
 from neo.inference.engine import Engine
@@ -217,14 +217,14 @@ class Answering:
             return await asyncio.get_running_loop().run_in_executor(self._preparing, prepare)
         except TooLong as error:
             raise ApiError(400, str(error), code="context_length_exceeded", param=param) from None
-        except (OutOfMemory, torch.OutOfMemoryError, MemoryError):
-            visit.outcome = "error"
-            raise no_memory() from None
-        except ValueError as error:  # sentences for users, see neo.inference
-            raise ApiError(400, " ".join(str(error).split())[:500], code="invalid_value") from None
-        except RuntimeError:
+        except (OutOfMemory, MemoryError, RuntimeError) as error:
+            if isinstance(error, OutOfMemory) or is_out_of_memory(error):
+                visit.outcome = "error"
+                raise no_memory() from None
             self.ready()  # an engine that died or was closed meanwhile says so itself
             raise
+        except ValueError as error:  # sentences for users, see neo.inference
+            raise ApiError(400, " ".join(str(error).split())[:500], code="invalid_value") from None
 
     @contextlib.contextmanager
     def _in_time(self) -> Any:

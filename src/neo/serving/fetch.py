@@ -13,6 +13,7 @@ import socket
 import ssl
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from neo.serving.media import MediaError
@@ -46,6 +47,7 @@ class Fetcher:
         self.seconds, self.redirects = seconds, redirects
         self.tls = ssl.create_default_context()
         self._places = asyncio.Semaphore(at_once)
+        self._threads = ThreadPoolExecutor(at_once, "neo-fetch")
 
     async def fetch(self, url: str, name: str, allowance: Allowance) -> bytes:
         """The file at an address; `name` is what refusals call it.
@@ -54,11 +56,19 @@ class Fetcher:
             MediaError: it is not allowed, not reached, too large or too slow; never with an address in its words.
         """
         self.check(url, name)
+        await self._places.acquire()
+        fetched = asyncio.get_running_loop().run_in_executor(self._threads, self._fetch, url, name, allowance)
+        fetched.add_done_callback(self._leave)
         try:
-            async with self._places, asyncio.timeout(self.seconds):  # looking a name up cannot be broken off
-                return await asyncio.to_thread(self._fetch, url, name, allowance)
+            async with asyncio.timeout(self.seconds):
+                # Looking a name up cannot be broken off: its thread has the place until it ends.
+                return await asyncio.shield(fetched)
         except TimeoutError:
             raise _unreachable(name) from None
+
+    def _leave(self, fetched: "asyncio.Future[bytes]") -> None:
+        self._places.release()
+        fetched.exception()  # has been looked at: whoever waited may have gone
 
     def check(self, url: str, name: str) -> SplitResult:
         """An address, if it is one that may be fetched."""

@@ -27,8 +27,8 @@ FOREIGN = (
     ("a PDF", re.compile(rb"%PDF-"), 0),
     ("an archive", re.compile(rb"PK\x05\x06"), -(2**16 + 22)),  # the end of a zip, where readers look for it
     ("an archive", re.compile(rb"Rar!\x1a\x07|7z\xbc\xaf\x27\x1c"), 0),
-    # `=` alone is also the width of a picture, 61 pixels; in a script text stands behind it.
-    ("a program", re.compile(rb"\A(GIF8[79]a|BM|\xff\xd8\xff\xe0)(/\*|=\s*[!-~])"), 0),
+    # `=` may also begin the width of a picture; in a script text stands behind it, or what opens a comment or string.
+    ("a program", re.compile(rb"\A(GIF8[79]a|BM|\xff\xd8\xff\xe0)(/\*|=\s*[/\"'`]|=[\t\n\r -~]{6})"), 0),
 )
 """What a picture may not be besides: its name, how that is recognised, and from which byte on."""
 LEAST_SIDE = 2

@@ -32,6 +32,7 @@ from starlette.requests import ClientDisconnect
 
 from neo.serving import logs
 from neo.serving.admission import ApiKeys, read_keys
+from neo.serving.door import ANSWERS, BODY_SECONDS
 from neo.serving.errors import ApiError, ending, internal, unavailable
 from neo.serving.metrics_text import merged
 from neo.serving.settings import Settings
@@ -163,6 +164,8 @@ class Front:
             if request.method == "POST":  # before its body is read; a replica looks at all of it again
                 self.keys.name(request.headers.get("authorization", ""))
             async with self._body(request) as body:
+                if self.ending:
+                    raise ending()
                 with self._counted():
                     return await self._answered(request, body, began)
         except ApiError as refusal:
@@ -178,7 +181,7 @@ class Front:
         most, body = self.settings.max_body_bytes, bytearray()
         try:
             try:
-                async with asyncio.timeout(self.settings.request_timeout):
+                async with asyncio.timeout(min(BODY_SECONDS, self.settings.request_timeout)):
                     async for piece in request.stream():
                         body += piece
                         self.held += len(piece)
@@ -305,7 +308,7 @@ class Refusals:
     def add(self, request: Request, error: ApiError, seconds: float) -> None:
         """Count and log one."""
         outcome = OUTCOMES.get(error.status_code, "refused")
-        if request.method == "POST":
+        if request.method == "POST" and request.url.path in ANSWERS:
             self.requests.labels(outcome).inc()
         if outcome == "rejected":
             self.rejections.labels(error.code).inc()
