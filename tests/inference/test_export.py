@@ -23,7 +23,7 @@ def test_merged_is_what_the_adapter_makes_of_the_model(
     folder = export(tiny_checkpoint, tmp_path / "merged", adapter=tiny_adapter)
     expected = logits(neo.load_model(tiny_checkpoint, device="cpu", adapter=tiny_adapter), pictures[0])
     merged = logits(neo.load_model(folder, device="cpu"), pictures[0])
-    assert torch.allclose(merged, expected, rtol=1e-5, atol=5e-5)  # measured: up to 1.5e-5 beside logits of 10
+    assert torch.allclose(merged, expected, rtol=1e-5, atol=5e-5)  # measured: up to 1.6e-5 beside logits of 10
     before = logits(neo.load_model(tiny_checkpoint, device="cpu"), pictures[0])
     assert not torch.allclose(before, expected, atol=0.1)
     assert not (folder / "adapter_config.json").exists()
